@@ -1,0 +1,2 @@
+//! From the PVH entry point to `main(&BootInfo) -> !`.
+#![cfg_attr(not(test), no_std)]

