@@ -1,9 +1,9 @@
 //! Page frames by the buddy system, and the heap on top of them.
 //!
-//! Two allocators because they serve two sizes. Rings, event arrays and grants need whole pages,
-//! which [`Frames`] gives; the store needs hundreds of thousands of small objects with a few bytes
-//! of overhead each, which talc gives. The heap takes frames in chunks, and when no frame is left
-//! the image may ask Xen for more ([`grow_with`]).
+//! Two allocators because they serve two sizes. Memory arrives from the domain builder and from Xen
+//! in whole pages, anywhere, which the buddy system keeps; the store needs hundreds of thousands of
+//! small objects with a few bytes of overhead each, which talc gives. The heap takes frames in
+//! chunks, and when no frame is left the image may ask Xen for more ([`grow_with`]).
 //!
 //! An allocation that fails is a panic in Rust's collections, so the image looks at [`statistics`]
 //! before it starts what could need memory, and refuses it while there is still a reserve.
@@ -88,15 +88,6 @@ pub unsafe fn add_memory(range: Range<u64>) {
 /// `grow` keeps the promise of [`add_memory`] for each range that it returns.
 pub unsafe fn grow_with(grow: Grow) {
     FRAMES.lock().grow = Some(grow);
-}
-
-/// One zeroed page frame, for a page that is shared with Xen or another domain. It is never given
-/// back: such pages live as long as the domain.
-pub fn take_frame() -> Option<NonNull<u8>> {
-    let frame = FRAMES.lock().take(frame_layout(FRAME)?)?;
-    // SAFETY: a fresh block of FRAME bytes that nobody else has.
-    unsafe { frame.write_bytes(0, FRAME) };
-    Some(frame)
 }
 
 /// How much memory there is and how much of it is used, in bytes.
@@ -254,9 +245,6 @@ mod tests {
             let bytes = unsafe { core::slice::from_raw_parts(block, size) };
             assert!(bytes.iter().all(|&b| b == pattern(size)), "block of {size} was overwritten");
         }
-
-        let page = take_frame().unwrap();
-        assert_eq!(page.as_ptr() as usize % FRAME, 0, "frames are pages");
 
         // More than there is: refused, nothing lost.
         // SAFETY: the size is not zero.

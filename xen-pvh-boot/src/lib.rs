@@ -19,7 +19,7 @@
 //!
 //! # An image
 //!
-//! ```ignore
+//! ```text
 //! xen_pvh_boot::entry!(main: main, crash: crash);
 //!
 //! fn main(boot: &'static BootInfo) -> ! { … }  // on a stack of 128 KiB above a guard page
