@@ -6,6 +6,8 @@
 
 use core::fmt;
 use core::ops::Range;
+#[cfg(not(test))]
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use heapless::Vec;
 use zerocopy::FromBytes;
@@ -174,6 +176,33 @@ impl BootInfo {
     /// The memory map; empty when init-xenstore-domain built the domain.
     pub fn regions(&self) -> &[Region] {
         &self.regions
+    }
+
+    /// Hands out [`free_memory`](Self::free_memory), once: later calls get nothing.
+    ///
+    /// `populated` must be what Xen says (`XENMEM_current_reservation` less the special pages).
+    #[cfg(not(test))]
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "the memory is not behind the reference, and goes once"
+    )]
+    pub fn take_free_memory(&'static self, populated: u64) -> &'static mut [u8] {
+        static TAKEN: AtomicBool = AtomicBool::new(false);
+        // Four GiB are mapped; the top holds special pages in any case.
+        let Range { start, end } = self.free_memory(populated.min(0xf_c000));
+        if start >= end || TAKEN.swap(true, Ordering::Relaxed) {
+            return &mut [];
+        }
+        let (Ok(length), Ok(start)) = (usize::try_from(end - start), usize::try_from(start)) else {
+            return &mut [];
+        };
+        // SAFETY:
+        // 1. Xen has populated these pages, and they are mapped onto themselves.
+        // 2. The image and its modules end before them, and what start_info held was copied.
+        // 3. They are handed out once.
+        unsafe {
+            core::slice::from_raw_parts_mut(core::ptr::with_exposed_provenance_mut(start), length)
+        }
     }
 
     /// The memory an image may use: whole pages behind the image and its modules.

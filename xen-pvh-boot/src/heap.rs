@@ -26,9 +26,9 @@ pub const FRAME: usize = 4096;
 /// refilling is rare.
 const CHUNK: usize = 16 * FRAME;
 
-/// Asks for more memory of at least `bytes` bytes; gives whole pages, mapped onto themselves, that
-/// nobody else uses, or `None`.
-pub type Grow = fn(bytes: usize) -> Option<Range<u64>>;
+/// Asks for at least `bytes` more bytes of memory. What comes is used from its first to its last
+/// whole page; nothing comes when there is no more. It must not allocate.
+pub type Grow = fn(bytes: usize) -> &'static mut [u8];
 
 /// Page frames and where more come from.
 struct Frames {
@@ -42,25 +42,32 @@ static FRAMES: Mutex<Frames> =
     Mutex::new(Frames { buddy: Buddy::empty(), grow: None, total: 0, free: 0 });
 
 impl Frames {
-    fn add(&mut self, range: Range<u64>) {
-        let (Ok(start), Ok(end)) = (usize::try_from(range.start), usize::try_from(range.end))
-        else {
-            return;
-        };
+    /// Takes what is whole pages of `memory`; says how many bytes that is.
+    fn add(&mut self, memory: &'static mut [u8]) -> usize {
+        let Range { start, end } = memory.as_mut_ptr_range();
+        let (start, end) = (start.expose_provenance(), end.expose_provenance());
         let (start, end) = (start.next_multiple_of(FRAME), end / FRAME * FRAME);
-        if start < end {
-            // SAFETY: whoever called `add_memory` or is the `Grow` function vouched for it.
+        let size = end.saturating_sub(start);
+        if size > 0 {
+            // SAFETY: the caller gave the memory up for ever.
             unsafe { self.buddy.add_to_heap(start, end) };
-            self.total += end - start;
-            self.free += end - start;
+            self.total += size;
+            self.free += size;
         }
+        size
+    }
+
+    /// Asks for `bytes` more, in whole chunks; says whether any came.
+    fn grow(&mut self, bytes: usize) -> bool {
+        let bytes = bytes.next_multiple_of(CHUNK);
+        self.grow.is_some_and(|grow| self.add(grow(bytes)) > 0)
     }
 
     fn take(&mut self, layout: Layout) -> Option<NonNull<u8>> {
         let block = self.buddy.alloc(layout).ok().or_else(|| {
-            let more = self.grow?(layout.size())?;
-            self.add(more);
-            self.buddy.alloc(layout).ok()
+            // Aligned blocks of that size exist only where twice as much is in one piece.
+            let asked = if layout.size() > CHUNK { 2 * layout.size() } else { layout.size() };
+            self.grow(asked).then(|| self.buddy.alloc(layout).ok())?
         })?;
         self.free -= layout.size();
         Some(block)
@@ -73,20 +80,13 @@ fn frame_layout(bytes: usize) -> Option<Layout> {
     Layout::from_size_align(size, FRAME).ok()
 }
 
-/// Gives memory to the page frames: at the start all that is free, later what Xen adds.
-///
-/// # Safety
-/// The range is mapped onto itself, writable, and nothing else uses it from now on.
-pub unsafe fn add_memory(range: Range<u64>) {
-    FRAMES.lock().add(range);
+/// Gives memory to the page frames for ever: at the start all that is free.
+pub fn add_memory(memory: &'static mut [u8]) {
+    FRAMES.lock().add(memory);
 }
 
-/// Names the function that is asked for more memory when no frame is left. What it returns must be
-/// as [`add_memory`] wants it. It must not allocate.
-///
-/// # Safety
-/// `grow` keeps the promise of [`add_memory`] for each range that it returns.
-pub unsafe fn grow_with(grow: Grow) {
+/// Names the function that is asked for more memory when no frame is left.
+pub fn grow_with(grow: Grow) {
     FRAMES.lock().grow = Some(grow);
 }
 
@@ -129,11 +129,7 @@ pub fn reserve(bytes: usize) -> bool {
     if free >= bytes {
         return true;
     }
-    let mut frames = FRAMES.lock();
-    let Some(more) = frames.grow.and_then(|grow| grow(bytes - free)) else { return false };
-    frames.add(more);
-    drop(frames);
-    statistics().free() >= bytes
+    FRAMES.lock().grow(bytes - free) && statistics().free() >= bytes
 }
 
 /// Feeds talc from the page frames.
@@ -203,11 +199,12 @@ mod tests {
     use std::vec::Vec;
 
     /// Memory that lives for ever, as a domain's does.
-    fn memory(frames: usize) -> Range<u64> {
-        let layout = Layout::from_size_align(frames * FRAME, frames * FRAME).unwrap();
+    fn memory(frames: usize) -> &'static mut [u8] {
+        let layout = Layout::from_size_align(frames * FRAME, FRAME).unwrap();
         // SAFETY: the size is not zero.
-        let start = unsafe { std::alloc::alloc(layout) } as u64;
-        start..start + layout.size() as u64
+        let start = unsafe { std::alloc::alloc_zeroed(layout) };
+        // SAFETY: fresh, never freed, initialised with zeros.
+        unsafe { core::slice::from_raw_parts_mut(start, layout.size()) }
     }
 
     fn layout(size: usize) -> Layout {
@@ -222,8 +219,7 @@ mod tests {
     /// One test, because page frames and heap are one per process.
     #[test]
     fn heap_takes_frames_grows_and_refuses_when_there_is_no_more() {
-        // SAFETY: fresh memory.
-        unsafe { add_memory(memory(64)) };
+        add_memory(memory(64));
         let start = statistics();
         assert_eq!((start.total, start.allocated), (64 * FRAME, 0));
 
@@ -252,13 +248,12 @@ mod tests {
         assert_eq!(statistics().allocated, used.allocated);
         assert!(!reserve(64 * FRAME), "nothing to grow from yet");
 
-        // SAFETY: `memory` gives fresh memory each time.
-        unsafe { grow_with(|bytes| (bytes <= 128 * FRAME).then(|| memory(128))) };
+        grow_with(|bytes| if bytes <= 256 * FRAME { memory(bytes / FRAME) } else { &mut [] });
         // SAFETY: the size is not zero.
         let large = unsafe { Heap.alloc(layout(64 * FRAME)) };
         assert!(!large.is_null(), "the heap grows: {:?}", statistics());
-        assert_eq!(statistics().total, (64 + 128) * FRAME);
-        assert!(reserve(80 * FRAME), "by growing again");
+        assert_eq!(statistics().total, (64 + 256) * FRAME, "twice a block of 128 frames");
+        assert!(reserve(250 * FRAME), "by growing again: {:?}", statistics());
 
         // SAFETY: the block allocated above.
         unsafe { Heap.dealloc(large, layout(64 * FRAME)) };
