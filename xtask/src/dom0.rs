@@ -1,0 +1,189 @@
+//! The initramfs of dom0, with everything a lab needs in it, and the smaller one of the stock
+//! Linux guest that dom0 starts.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::archive::Archive;
+use crate::tree::Tree;
+use crate::workspace::Workspace;
+
+const INIT: &[u8] = include_bytes!("../lab/dom0-init.sh");
+const HOST: &[u8] = include_bytes!("../lab/host.sh");
+const GUEST_INIT: &[u8] = include_bytes!("../lab/guest-init.sh");
+
+/// Programs of dom0 beside Xen's own folder of tools.
+const PROGRAMS: [&str; 1] = ["usr/bin/choom"];
+
+const MODULES: [&str; 12] = [
+    "xen-evtchn",
+    "xen-gntdev",
+    "xen-gntalloc",
+    "xen-privcmd",
+    "xenfs",
+    "xen-netback",
+    "xen-blkback",
+    "xen-netfront",
+    "xen-blkfront",
+    "9p",
+    "9pnet_xen",
+    "bridge",
+];
+
+/// What a lab puts into its dom0 beside the parts that are always there.
+#[derive(Debug)]
+pub(crate) struct Contents<'a> {
+    /// The script to run.
+    pub(crate) script: &'a [u8],
+    /// `NAME='value'` lines that the init reads.
+    pub(crate) config: &'a str,
+    /// Files of this machine for `/lab/with`, with the libraries they need.
+    pub(crate) with: &'a [PathBuf],
+}
+
+/// Writes dom0's initramfs to `out`.
+pub(crate) fn write(
+    ws: &Workspace,
+    tree: &Tree,
+    contents: &Contents<'_>,
+    out: impl Write,
+) -> Result<()> {
+    let mut dom0 = Archive::new(BufWriter::new(out));
+    for folder in ["dev", "proc", "sys", "tmp", "run/lock", "run/xen", "run/xenstored", "root"] {
+        dom0.folder(&format!("/{folder}"))?;
+    }
+    for folder in ["/var/lib/xen", "/var/log/xen/console", "/var/lib/xenstored", "/mnt"] {
+        dom0.folder(folder)?;
+    }
+    dom0.link("/var/run", "/run")?;
+    dom0.link("/var/lock", "/run/lock")?;
+
+    dom0.file("/init", INIT)?;
+    dom0.file("/lab/host.sh", HOST)?;
+    dom0.file("/lab/config", contents.config.as_bytes())?;
+    dom0.file("/lab/script", contents.script)?;
+    folder(&mut dom0, "/lab", &ws.file("tests/lab"))?;
+    folder(&mut dom0, "/etc/xen", &ws.file("tests/xl-configs"))?;
+    for image in ["stubdom", "guest"] {
+        let built = ws.image(image);
+        if built.exists() {
+            dom0.copy(&format!("/boot/{image}"), &built)?;
+        }
+    }
+    dom0.copy("/boot/vmlinuz", &tree.linux()?)?;
+    dom0.file("/boot/guest.img", &linux_guest(tree)?)?;
+
+    let mut order = String::new();
+    for (name, module) in tree.modules(&MODULES)? {
+        dom0.file(&format!("/lib/modules/{name}.ko"), &module)?;
+        order = order + &name + "\n";
+    }
+    dom0.file("/lib/modules/order", order.as_bytes())?;
+
+    let mut programs = Programs::default();
+    busybox(&mut dom0, tree)?;
+    for path in tools(tree)? {
+        programs.add(&mut dom0, tree, &tree.inside(&path)?, &path)?;
+    }
+    for path in contents.with {
+        let name = path.file_name().and_then(|name| name.to_str()).context("a file to take")?;
+        programs.add(&mut dom0, tree, &format!("/lab/with/{name}"), path)?;
+    }
+    programs.libraries(&mut dom0, tree)?;
+    dom0.finish()?.flush()?;
+    Ok(())
+}
+
+/// The initramfs of the stock Linux guest: busybox and the Xenstore commands.
+fn linux_guest(tree: &Tree) -> Result<Vec<u8>> {
+    let mut guest = Archive::new(Vec::new());
+    for folder in ["/dev", "/proc", "/sys", "/tmp"] {
+        guest.folder(folder)?;
+    }
+    guest.file("/init", GUEST_INIT)?;
+    // The kernel runs these when the toolstack asks it to go; the init is no init(8) to ask.
+    for (name, applet) in [("poweroff", "poweroff -f"), ("reboot", "reboot -f")] {
+        let script = format!("#!/bin/busybox sh\nexec /bin/busybox {applet}\n");
+        guest.file(&format!("/sbin/{name}"), script.as_bytes())?;
+    }
+    busybox(&mut guest, tree)?;
+    let mut programs = Programs::default();
+    for path in xenstore_commands(tree)? {
+        programs.add(&mut guest, tree, &tree.inside(&path)?, &path)?;
+    }
+    programs.libraries(&mut guest, tree)?;
+    guest.finish()
+}
+
+/// Programs added to an archive, and the libraries that are to follow them.
+#[derive(Debug, Default)]
+struct Programs {
+    libraries: BTreeMap<String, PathBuf>,
+}
+
+impl Programs {
+    fn add<W: Write>(
+        &mut self,
+        archive: &mut Archive<W>,
+        tree: &Tree,
+        path: &str,
+        source: &Path,
+    ) -> Result<()> {
+        let bytes =
+            fs::read(source).with_context(|| format!("cannot read {}", source.display()))?;
+        tree.needs(&bytes, &mut self.libraries)
+            .with_context(|| format!("{} cannot run in dom0", source.display()))?;
+        archive.file(path, &bytes)
+    }
+
+    fn libraries<W: Write>(mut self, archive: &mut Archive<W>, tree: &Tree) -> Result<()> {
+        // glibc loads this one by itself when a thread is cancelled, as libxl's are.
+        let unwinder = "libgcc_s.so.1";
+        self.libraries.insert(unwinder.to_owned(), tree.library(unwinder)?);
+        for (name, path) in &self.libraries {
+            archive.copy(&format!("/lib/x86_64-linux-gnu/{name}"), path)?;
+        }
+        archive.copy("/lib64/ld-linux-x86-64.so.2", &tree.loader()?)
+    }
+}
+
+fn busybox<W: Write>(archive: &mut Archive<W>, tree: &Tree) -> Result<()> {
+    let places = ["bin/busybox", "usr/bin/busybox"].map(|path| tree.file(path));
+    let busybox = places.iter().find(|path| path.exists()).context("no busybox")?;
+    archive.copy("/bin/busybox", busybox)?;
+    archive.link("/bin/sh", "busybox")
+}
+
+/// Everything of Xen's that dom0 may run: its folder of tools and the Xenstore commands.
+fn tools(tree: &Tree) -> Result<Vec<PathBuf>> {
+    let mut found: Vec<_> =
+        fs::read_dir(tree.xen_tools())?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    found.retain(|path| path.is_file());
+    found.extend(xenstore_commands(tree)?);
+    found.extend(PROGRAMS.map(|path| tree.file(path)));
+    found.sort();
+    Ok(found)
+}
+
+fn xenstore_commands(tree: &Tree) -> Result<Vec<PathBuf>> {
+    let commands = ["chmod", "exists", "list", "ls", "read", "rm", "watch", "write"];
+    let path = |command| tree.file(&format!("usr/bin/xenstore-{command}"));
+    Ok(commands.map(path).into())
+}
+
+/// Adds the files of a folder of the checkout.
+fn folder<W: Write>(archive: &mut Archive<W>, path: &str, source: &Path) -> Result<()> {
+    for entry in fs::read_dir(source).with_context(|| format!("no {}", source.display()))? {
+        let file = entry?.path();
+        if let Some(name) =
+            file.file_name().and_then(|name| name.to_str()).filter(|_| file.is_file())
+        {
+            archive.copy(&format!("{path}/{name}"), &file)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,202 @@
+//! One run of the lab: a Xen host boots in QEMU, dom0 runs a script, its exit status is the
+//! verdict.
+
+use core::fmt::Write as _;
+use core::time::Duration;
+use std::fs::{self, File, TryLockError};
+use std::io::{IsTerminal as _, Read, stdin};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+
+use crate::console::{Console, Echo, Event};
+use crate::dom0::{self, Contents};
+use crate::interrupt;
+use crate::qemu::{Accelerator, Machine};
+use crate::tree::Tree;
+use crate::workspace::Workspace;
+
+/// Who serves Xenstore in the lab.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Store {
+    /// Our image, started by Xen's init-xenstore-domain
+    Stubdom,
+    /// xenstored, Xen's daemon in C
+    C,
+    /// oxenstored, Xen's daemon in OCaml
+    Ocaml,
+    /// Nobody: the script starts one itself
+    None,
+}
+
+/// What a lab is made of.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Config {
+    /// Who serves Xenstore
+    #[arg(long, value_enum, default_value = "stubdom")]
+    pub(crate) store: Store,
+    /// Memory of the store domain, in MiB
+    #[arg(long, value_name = "MB", default_value_t = 8)]
+    pub(crate) memory: u32,
+    /// How far the store domain's memory may grow, in MiB
+    #[arg(long, value_name = "MB")]
+    pub(crate) maxmem: Option<u32>,
+    /// More words for the store's command line
+    #[arg(long, value_name = "STR")]
+    pub(crate) param: Option<String>,
+    /// Seconds until the lab is given up
+    #[arg(long, value_name = "S", default_value_t = 300)]
+    pub(crate) timeout: u64,
+    /// What executes the machine's instructions
+    #[arg(long, value_enum, default_value = "tcg")]
+    pub(crate) accel: Accelerator,
+    /// Count instructions instead of time, so that a run repeats
+    #[arg(long)]
+    pub(crate) icount: bool,
+    /// Memory of the whole machine, in MiB
+    #[arg(long, value_name = "MB", default_value_t = 2048)]
+    pub(crate) ram: u32,
+    /// A file of this machine to put into dom0's /lab/with (may be repeated)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) with: Vec<PathBuf>,
+}
+
+/// How a lab ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The script ended with this status.
+    Verdict(i32),
+    /// Nothing was heard of the script in time.
+    TimedOut,
+    /// The machine stopped before the script ended.
+    Stopped,
+    /// The user stopped it.
+    Interrupted,
+}
+
+/// The outcome of a lab and where to read about it.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) ending: Ending,
+    pub(crate) log: PathBuf,
+}
+
+impl Report {
+    /// Whether the script ran to its end and was content.
+    pub(crate) fn passed(&self) -> bool {
+        self.ending == Ending::Verdict(0)
+    }
+
+    /// The outcome in words.
+    pub(crate) fn words(&self) -> String {
+        match self.ending {
+            Ending::Verdict(0) => "passed".to_owned(),
+            Ending::Verdict(status) => format!("the script ended with status {status}"),
+            Ending::TimedOut => "no verdict in time".to_owned(),
+            Ending::Stopped => "the machine stopped before the script ended".to_owned(),
+            Ending::Interrupted => "interrupted".to_owned(),
+        }
+    }
+}
+
+/// Boots the lab and runs `script` in its dom0.
+///
+/// `name` names the folder of the log. With `shell`, dom0's prompt follows the script and the
+/// lab lasts until it is left.
+pub(crate) fn run(
+    ws: &Workspace,
+    tree: &Tree,
+    name: &str,
+    script: &[u8],
+    config: &Config,
+    echo: Echo,
+    shell: bool,
+) -> Result<Report> {
+    let place = Place::take(&ws.lab()?, name)?;
+    let token = token()?;
+    let settings = settings(config, &token, shell);
+    let contents = Contents { script, config: &settings, with: &config.with };
+    let initramfs = File::create(place.path.join("dom0.img"))?;
+    dom0::write(ws, tree, &contents, initramfs).context("cannot build dom0")?;
+
+    let machine = Machine { ram: config.ram, accel: config.accel, icount: config.icount, shell };
+    let log = place.path.join("console.log");
+    let mut qemu = machine.start(tree, &place.path)?;
+    let mut console = Console::new(qemu.take_outputs()?, &log, &token, echo)?;
+    let mut deadline = Some(Instant::now() + Duration::from_secs(config.timeout));
+    let mut verdict = None;
+    let ending = loop {
+        match console.next(Duration::from_millis(200))? {
+            Some(Event::Verdict(status)) if shell => {
+                verdict = Some(status);
+                console.open_prompt();
+                // Whoever types at a terminal may take as long as it takes.
+                deadline = deadline.filter(|_| !stdin().is_terminal());
+            }
+            Some(Event::Verdict(status)) => break Ending::Verdict(status),
+            Some(Event::Closed) => break verdict.map_or(Ending::Stopped, Ending::Verdict),
+            None => {}
+        }
+        if interrupt::wanted() {
+            break Ending::Interrupted;
+        }
+        if deadline.is_some_and(|deadline| Instant::now() > deadline) {
+            break Ending::TimedOut;
+        }
+    };
+    qemu.stop()?;
+    console.close()?;
+    let _ = fs::remove_file(place.path.join("dom0.img"));
+    Ok(Report { ending, log })
+}
+
+/// A folder of its own for each running lab.
+struct Place {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Place {
+    /// Takes `lab/name`, or `lab/name-2` and so on while somebody runs a lab of that name.
+    fn take(lab: &Path, name: &str) -> Result<Self> {
+        for number in 1..100 {
+            let path = match number {
+                1 => lab.join(name),
+                _ => lab.join(format!("{name}-{number}")),
+            };
+            fs::create_dir_all(&path)?;
+            let lock = File::create(path.join("lock"))?;
+            match lock.try_lock() {
+                Ok(()) => return Ok(Self { path, _lock: lock }),
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(error)) => return Err(error.into()),
+            }
+        }
+        bail!("a hundred labs named {name} are running")
+    }
+}
+
+/// A word that nothing in the lab can guess but dom0, which is told.
+fn token() -> Result<String> {
+    let mut bytes = [0; 8];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(format!("{:016x}", u64::from_ne_bytes(bytes)))
+}
+
+/// The settings that dom0's init reads, as lines of shell.
+fn settings(config: &Config, token: &str, shell: bool) -> String {
+    let store = config.store.to_possible_value().map(|value| value.get_name().to_owned());
+    let mut text = String::new();
+    let mut line = |name: &str, value: &str| {
+        let _ = writeln!(text, "{name}='{}'", value.replace('\'', r"'\''"));
+    };
+    line("STORE", &store.unwrap_or_default());
+    line("MEMORY", &config.memory.to_string());
+    line("MAXMEM", &config.maxmem.map(|mb| mb.to_string()).unwrap_or_default());
+    line("PARAM", config.param.as_deref().unwrap_or_default());
+    line("TOKEN", token);
+    line("SHELL_AFTER", if shell { "yes" } else { "" });
+    text
+}

@@ -1,0 +1,233 @@
+//! The lab's parts, fetched from Debian's archive with the machine's own apt configuration and
+//! unpacked into the build directory: nothing is installed and nobody needs to be root.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+
+use anyhow::{Context, Result, bail, ensure};
+use core::time::Duration;
+use flate2::read::GzDecoder;
+
+use crate::progress::Progress;
+use crate::tree::Tree;
+
+/// What the lab asks apt for; everything these need comes with them.
+const WANTED: [&str; 6] = [
+    "busybox-static",
+    "linux-image-amd64",
+    "qemu-system-x86",
+    "util-linux",
+    "xen-system-amd64",
+    "xenstore-utils",
+];
+
+/// Raised when the unpacked tree of an older checkout will not do any more.
+const REVISION: u32 = 1;
+
+const ATTEMPTS: u32 = 4;
+
+/// The unpacked packages under `lab`, fetched first if they are not there.
+///
+/// `suite` names a release of Debian other than the machine's own. A stamp file
+/// tells whether what lies there is whole and is what this checkout asks for.
+pub(crate) fn unpacked(lab: &Path, suite: Option<&str>, progress: &Progress) -> Result<Tree> {
+    let place = lab.join(format!("debian-{}", suite.unwrap_or("host")));
+    fs::create_dir_all(&place)?;
+    let lock = File::create(place.join("lock"))?;
+    lock.lock().context("cannot lock the lab's packages")?;
+
+    let stamp = place.join("stamp");
+    let asked = format!("revision {REVISION}: {}\n", WANTED.join(" "));
+    let root = place.join("root");
+    if fs::read_to_string(&stamp).is_ok_and(|found| found == asked) {
+        return Tree::open(root);
+    }
+    let _ = fs::remove_file(&stamp);
+    let apt = Apt::prepare(&place, suite)?;
+    apt.update(progress)?;
+    let packages = apt.download(progress)?;
+    unpack(&packages, &root, progress)?;
+    let tree = Tree::open(root)?;
+    inflate(&tree.packed_hypervisor()?, &tree.hypervisor())?;
+    fs::remove_dir_all(apt.archives())?;
+    fs::write(stamp, asked)?;
+    Ok(tree)
+}
+
+/// apt-get with a state of its own: it reads the machine's sources and keys, believes that
+/// nothing is installed, and writes only below one folder.
+struct Apt {
+    place: PathBuf,
+    options: Vec<OsString>,
+}
+
+impl Apt {
+    fn prepare(place: &Path, suite: Option<&str>) -> Result<Self> {
+        for tool in ["apt-get", "dpkg-deb"] {
+            ensure!(
+                Command::new(tool).arg("--version").stdout(Stdio::null()).status().is_ok(),
+                "`{tool}` is not on this machine: the lab takes QEMU and Xen from Debian's \
+                 packages, so run it on Debian 12 or 13 (a container of it will do)"
+            );
+        }
+        let status = place.join("status");
+        fs::write(&status, "")?;
+        let lists = place.join("lists");
+        let archives = place.join("archives");
+        fs::create_dir_all(lists.join("partial"))?;
+        fs::create_dir_all(archives.join("partial"))?;
+
+        let mut apt = Self { place: place.to_owned(), options: Vec::new() };
+        apt.option("Dir::State::status", &status);
+        apt.option("Dir::State::Lists", &lists);
+        apt.option("Dir::Cache", place);
+        apt.option("Dir::Cache::archives", &archives);
+        if let Some(suite) = suite {
+            apt.option("Dir::Etc::sourcelist", Path::new("/dev/null"));
+            apt.option("Dir::Etc::sourceparts", &sources_of(suite, place)?);
+            apt.option("Dir::Etc::preferencesparts", Path::new("/dev/null"));
+        }
+        for fixed in [
+            "APT::Install-Recommends=0",
+            "APT::Sandbox::User=root",
+            "Acquire::Languages=none",
+            "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=0",
+            "Debug::NoLocking=1",
+        ] {
+            apt.options.push(format!("-o{fixed}").into());
+        }
+        Ok(apt)
+    }
+
+    fn option(&mut self, name: &str, value: &Path) {
+        let mut option = OsString::from(format!("-o{name}="));
+        option.push(value);
+        self.options.push(option);
+    }
+
+    fn archives(&self) -> PathBuf {
+        self.place.join("archives")
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new("apt-get");
+        command.args(&self.options).env("LC_ALL", "C").stdin(Stdio::null());
+        command
+    }
+
+    /// The machine's own package lists may be missing or old, so the lab reads its own.
+    fn update(&self, progress: &Progress) -> Result<()> {
+        let step = progress.step("reading Debian's package lists");
+        let done = persist("apt-get update", || {
+            let output = self.command().args(["-q", "update"]).output()?;
+            ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            Ok(())
+        });
+        step.finish(done.is_ok());
+        done
+    }
+
+    fn download(&self, progress: &Progress) -> Result<Vec<PathBuf>> {
+        let wanted = self.install().arg("--print-uris").output()?;
+        if !wanted.status.success() {
+            bail!(
+                "apt offers no such packages ({}): the lab takes its parts from Debian 12 or 13",
+                String::from_utf8_lossy(&wanted.stderr).trim()
+            );
+        }
+        // A line is `'ADDRESS' FILE SIZE HASH`.
+        let files: Vec<_> = String::from_utf8_lossy(&wanted.stdout)
+            .lines()
+            .filter(|line| line.starts_with('\''))
+            .filter_map(|line| Some(self.archives().join(line.split(' ').nth(1)?)))
+            .collect();
+        ensure!(!files.is_empty(), "apt-get names no package to fetch");
+        let step = progress.counted("fetching QEMU, Xen and Linux", files.len());
+        let done = persist("apt-get install --download-only", || {
+            let mut child = self
+                .install()
+                .args(["-q", "--download-only"])
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()?;
+            let stdout = child.stdout.take().context("apt-get has an output")?;
+            for line in BufReader::new(stdout).lines() {
+                if line?.starts_with("Get:") {
+                    step.advance();
+                }
+            }
+            let output = child.wait_with_output()?;
+            ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            Ok(())
+        });
+        step.finish(done.is_ok());
+        done?;
+        Ok(files)
+    }
+
+    fn install(&self) -> Command {
+        let mut command = self.command();
+        command.args(["-y", "install"]).args(WANTED);
+        command
+    }
+}
+
+/// Does it again, after a while, if it fails: mirrors have bad moments.
+fn persist(what: &str, mut attempt: impl FnMut() -> Result<()>) -> Result<()> {
+    let mut pause = Duration::from_secs(2);
+    for _ in 1..ATTEMPTS {
+        match attempt() {
+            Ok(()) => return Ok(()),
+            Err(_) => thread::sleep(pause),
+        }
+        pause *= 2;
+    }
+    attempt().with_context(|| format!("`{what}` failed {ATTEMPTS} times"))
+}
+
+/// The machine's sources with its own release's name replaced by `suite`.
+fn sources_of(suite: &str, place: &Path) -> Result<PathBuf> {
+    let release = fs::read_to_string("/etc/os-release").context("which Debian is this?")?;
+    let own = release
+        .lines()
+        .find_map(|line| line.strip_prefix("VERSION_CODENAME="))
+        .context("/etc/os-release names no release")?;
+    let parts = place.join("sources.d");
+    fs::create_dir_all(&parts)?;
+    let folder = fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten();
+    let files = folder.map(|entry| entry.path()).chain([PathBuf::from("/etc/apt/sources.list")]);
+    for file in files {
+        let (Ok(text), Some(name)) = (fs::read_to_string(&file), file.file_name()) else {
+            continue;
+        };
+        fs::write(parts.join(name), text.replace(own, suite))?;
+    }
+    Ok(parts)
+}
+
+fn unpack(packages: &[PathBuf], root: &Path, progress: &Progress) -> Result<()> {
+    let _ = fs::remove_dir_all(root);
+    fs::create_dir_all(root)?;
+    let step = progress.counted("unpacking them", packages.len());
+    for package in packages {
+        let status = Command::new("dpkg-deb").arg("-x").arg(package).arg(root).status()?;
+        ensure!(status.success(), "`dpkg-deb -x {}` failed: {status}", package.display());
+        step.advance();
+    }
+    step.finish(true);
+    Ok(())
+}
+
+/// QEMU's multiboot loader takes the hypervisor only as a plain ELF file.
+fn inflate(packed: &Path, plain: &Path) -> Result<()> {
+    let mut bytes = Vec::new();
+    GzDecoder::new(File::open(packed)?)
+        .read_to_end(&mut bytes)
+        .with_context(|| format!("cannot unpack {}", packed.display()))?;
+    fs::write(plain, bytes)?;
+    Ok(())
+}

@@ -1,0 +1,152 @@
+//! QEMU out of the unpacked packages, with a Xen host in it.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+
+use crate::tree::Tree;
+
+/// What executes the machine's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Accelerator {
+    /// QEMU itself; works everywhere
+    Tcg,
+    /// The processor, where it may be used
+    Kvm,
+}
+
+/// The machine that Xen boots on.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    /// Memory in MiB.
+    pub(crate) ram: u32,
+    pub(crate) accel: Accelerator,
+    pub(crate) icount: bool,
+    /// Whether our standard input is dom0's console.
+    pub(crate) shell: bool,
+}
+
+const XEN: &str = "console=com1 com1=115200,8n1 dom0_mem=640M,max:640M loglvl=all \
+                   guest_loglvl=all";
+const LINUX: &str = "console=hvc0 root=/dev/ram0 panic=1 quiet loglevel=4";
+
+impl Machine {
+    /// Starts it; `folder` holds dom0's initramfs.
+    ///
+    /// The first serial port, Xen's and dom0's console, is QEMU's standard output. The second
+    /// belongs to dom0 alone and is QEMU's standard error: no guest and no hypervisor can write
+    /// into its lines.
+    pub(crate) fn start(&self, tree: &Tree, folder: &Path) -> Result<Qemu> {
+        // Names without a folder: the loader splits the list of modules at commas and spaces.
+        for (name, path) in [("xen", tree.hypervisor()), ("vmlinuz", tree.linux()?)] {
+            let _ = fs::remove_file(folder.join(name));
+            symlink(path, folder.join(name))?;
+        }
+        if self.accel == Accelerator::Kvm {
+            ensure!(
+                fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok(),
+                "/dev/kvm cannot be used here: leave out `--accel kvm`"
+            );
+        }
+        let mut command = bound_to_us(&tree.loader()?);
+        command
+            .current_dir(folder)
+            .arg("--library-path")
+            .arg(joined(tree.library_folders()))
+            .arg(tree.file("usr/bin/qemu-system-x86_64"))
+            .args(["-L".into(), tree.file("usr/share/qemu")])
+            .args(["-L".into(), tree.file("usr/share/seabios")])
+            .args(["-nodefaults", "-display", "none", "-no-reboot", "-smp", "1"])
+            .args(["-m", &self.ram.to_string()])
+            .args(["-kernel", "xen", "-append", XEN])
+            .args(["-initrd", &format!("vmlinuz {LINUX},dom0.img")])
+            .args(self.processor())
+            .args(self.serial_ports())
+            .stdin(if self.shell { Stdio::inherit() } else { Stdio::null() })
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        for folder in tree.library_folders() {
+            let modules = folder.join("qemu");
+            if modules.is_dir() {
+                command.env("QEMU_MODULE_DIR", modules);
+            }
+        }
+        let child = command.spawn().context("cannot start QEMU")?;
+        Ok(Qemu { child })
+    }
+
+    fn processor(&self) -> Vec<&'static str> {
+        let mut options = match self.accel {
+            Accelerator::Tcg => vec!["-machine", "pc,accel=tcg", "-cpu", "qemu64,+svm,+npt"],
+            Accelerator::Kvm => vec!["-machine", "pc,accel=kvm", "-cpu", "host"],
+        };
+        if self.icount {
+            options.extend(["-icount", "shift=1"]);
+        }
+        options
+    }
+
+    fn serial_ports(&self) -> Vec<&'static str> {
+        let console = if self.shell {
+            // With the monitor on the same terminal, Ctrl-A x ends QEMU.
+            ["stdio,id=console,mux=on,signal=off", "-mon", "chardev=console"]
+        } else {
+            ["stdio,id=console", "-monitor", "none"]
+        };
+        let mut options = vec!["-chardev"];
+        options.extend(console);
+        options.extend(["-chardev", "file,id=script,path=/dev/stderr"]);
+        options.extend(["-serial", "chardev:console", "-serial", "chardev:script"]);
+        options
+    }
+}
+
+/// A command whose process ends when ours does, however ours ends.
+fn bound_to_us(program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    let available = Command::new("setpriv").arg("--version").stdout(Stdio::null()).status();
+    if available.is_ok_and(|status| status.success()) {
+        command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+        command
+    } else {
+        Command::new(program)
+    }
+}
+
+fn joined(folders: &[PathBuf]) -> OsString {
+    let folders: Vec<_> = folders.iter().map(|folder| folder.as_os_str()).collect();
+    folders.join(OsStr::new(":"))
+}
+
+/// A running QEMU; dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct Qemu {
+    child: Child,
+}
+
+impl Qemu {
+    /// The first and the second serial port.
+    pub(crate) fn take_outputs(&mut self) -> Result<(ChildStdout, ChildStderr)> {
+        let console = self.child.stdout.take().context("QEMU's output was taken before")?;
+        let script = self.child.stderr.take().context("QEMU's output was taken before")?;
+        Ok((console, script))
+    }
+
+    /// Ends it, if it still runs.
+    pub(crate) fn stop(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        let _ = self.stop();
+    }
+}
