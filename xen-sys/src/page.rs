@@ -1,0 +1,173 @@
+//! Pages: ours, and those we share.
+//!
+//! The crate relies on one property of the machine it runs on: memory below 4 GiB is
+//! identity-mapped and writable, so that a page's address is its guest-physical address.
+//! `xen-pvh-boot` sets that up before any Rust runs.
+
+use alloc::alloc::alloc_zeroed;
+use alloc::boxed::Box;
+use core::alloc::Layout;
+use core::ptr::NonNull;
+
+use crate::ids::Gfn;
+
+/// Bytes in a page and in a grant.
+pub const PAGE_SIZE: usize = 4096;
+
+/// A page's worth of bytes, page-aligned.
+#[derive(Clone)]
+#[repr(C, align(4096))]
+pub struct Page([u8; PAGE_SIZE]);
+
+impl Page {
+    /// A page of zeros from the heap, or `None` when there is no more: running out of
+    /// memory is an answer here, not a panic.
+    #[must_use]
+    pub fn zeroed() -> Option<Box<Self>> {
+        // SAFETY: the layout's size is not zero.
+        let raw = NonNull::new(unsafe { alloc_zeroed(Layout::new::<Self>()) })?;
+        // SAFETY: freshly allocated by the global allocator with the layout of `Self`, and
+        // zeros are a valid `Self`.
+        Some(unsafe { Box::from_raw(raw.cast().as_ptr()) })
+    }
+
+    /// The page's bytes.
+    #[must_use]
+    pub const fn bytes(&self) -> &[u8; PAGE_SIZE] {
+        &self.0
+    }
+
+    /// The page's bytes.
+    #[must_use]
+    pub const fn bytes_mut(&mut self) -> &mut [u8; PAGE_SIZE] {
+        &mut self.0
+    }
+
+    /// The bytes of adjacent pages.
+    #[must_use]
+    pub const fn flatten(pages: &mut [Self]) -> &mut [u8] {
+        let (start, len) = (pages.as_mut_ptr(), pages.len() * PAGE_SIZE);
+        // SAFETY: a `Page` is exactly its bytes, a slice of them is contiguous, and the
+        // borrow is exclusive for as long as the result lives.
+        unsafe { core::slice::from_raw_parts_mut(start.cast(), len) }
+    }
+}
+
+/// Memory that somebody else may write at any moment.
+///
+/// It is only ever touched through [`crate::ring`]: by atomics and by copies the compiler
+/// cannot look into, never through a reference to plain bytes.
+///
+/// # Safety
+/// For as long as `self` lives, `len` bytes from `base` are mapped, readable and writable,
+/// `base` is aligned to a page, and no reference to plain bytes in there exists.
+pub unsafe trait Shared {
+    /// The first byte.
+    fn base(&self) -> NonNull<u8>;
+
+    /// How many bytes, a multiple of [`PAGE_SIZE`].
+    fn len(&self) -> usize {
+        PAGE_SIZE
+    }
+
+    /// Whether there are no bytes at all, which no shared memory of this crate has.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A page of our own RAM, taken from the heap to be shared; goes back when dropped.
+#[derive(Debug)]
+pub struct OwnPage(NonNull<Page>);
+
+impl OwnPage {
+    /// Takes a page of zeros from the heap, or `None` when there is no more.
+    #[must_use]
+    pub fn zeroed() -> Option<Self> {
+        Page::zeroed().map(Self::from)
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn gfn(&self) -> Gfn {
+        Gfn::holding(self.0.as_ptr() as u64)
+    }
+}
+
+impl From<Box<Page>> for OwnPage {
+    fn from(page: Box<Page>) -> Self {
+        Self(NonNull::from(Box::leak(page)))
+    }
+}
+
+impl Drop for OwnPage {
+    fn drop(&mut self) {
+        // SAFETY: came from a `Box` in the only constructor, and nobody else frees it.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
+
+// SAFETY: heap memory of a whole page, ours until dropped; no reference to it was kept.
+unsafe impl Shared for OwnPage {
+    fn base(&self) -> NonNull<u8> {
+        self.0.cast()
+    }
+}
+
+/// A page that the domain builder set aside, such as the Xenstore or console ring; it stays
+/// for the life of the domain and is not part of the heap.
+#[derive(Clone, Copy, Debug)]
+pub struct SpecialPage(NonNull<Page>);
+
+impl SpecialPage {
+    /// Names the page at `gfn`, unless that lies outside the identity-mapped 4 GiB.
+    ///
+    /// # Safety
+    /// Xen or the domain builder named `gfn` as a page of RAM for sharing; nothing of ours
+    /// lives there.
+    #[must_use]
+    pub(crate) unsafe fn at(gfn: Gfn) -> Option<Self> {
+        if !(1..1 << 20).contains(&gfn.0) {
+            return None;
+        }
+        NonNull::new(gfn.pointer()).map(Self)
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn gfn(&self) -> Gfn {
+        Gfn::holding(self.0.as_ptr() as u64)
+    }
+}
+
+// SAFETY: by the contract of `at`, RAM for sharing that stays as long as the domain.
+unsafe impl Shared for SpecialPage {
+    fn base(&self) -> NonNull<u8> {
+        self.0.cast()
+    }
+}
+
+// SAFETY: the handle is an address; what it leads to is only touched by atomics and by
+// copies that tolerate other writers.
+unsafe impl Send for SpecialPage {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_zero_aligned_and_whole() {
+        let mut pages = [*Page::zeroed().unwrap(), *Page::zeroed().unwrap()];
+        assert_eq!(align_of_val(&pages[0]), PAGE_SIZE);
+        pages[1].bytes_mut()[0] = 7;
+        let bytes = Page::flatten(&mut pages);
+        assert_eq!((bytes.len(), bytes[PAGE_SIZE - 1], bytes[PAGE_SIZE]), (8192, 0, 7));
+    }
+
+    #[test]
+    fn an_own_page_knows_its_frame() {
+        let page = OwnPage::zeroed().unwrap();
+        assert_eq!(page.gfn().address(), page.base().as_ptr() as u64);
+        assert_eq!(page.len(), PAGE_SIZE);
+    }
+}
