@@ -4,8 +4,14 @@
 
 extern crate alloc;
 
-pub mod client;
 pub mod host;
 pub mod wire;
+
+mod children;
+mod number;
+mod path;
+mod perms;
+mod quota;
+mod tree;
 
 pub use host::{Config, ConnId, DomId, Host, UniqueId, Unreachable};

@@ -1,0 +1,523 @@
+//! The children of a node, by name, in name order: a persistent B-tree.
+//!
+//! Cloning takes a reference; a change copies only the chunks on its way, and only those that a
+//! clone shares. So a directory of ten thousand names costs a transaction a few chunks of at most
+//! [`CHUNK`] entries, not a copy of it all.
+
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use core::iter;
+
+use crate::path::{Key, Name};
+
+/// The most entries of a chunk.
+const CHUNK: usize = 32;
+
+/// A chunk with fewer entries is merged with a neighbour, where both fit into one.
+const SPARSE: usize = CHUNK / 4;
+
+/// Tells the part of a child's name that its [`Key`] leaves out.
+pub(crate) trait Tails<V> {
+    /// Returns the bytes of the name after the first eight.
+    fn tail<'a>(&'a self, child: &'a V) -> &'a [u8];
+}
+
+/// The children of one node.
+#[derive(Clone, Debug)]
+pub(crate) struct Children<V> {
+    /// The length of all names together, each with one byte for its end.
+    names: u32,
+    count: u32,
+    part: Part<V>,
+}
+
+#[derive(Clone, Debug)]
+enum Part<V> {
+    Leaf(Rc<[Slot<V>]>),
+    Inner(Rc<Inner<V>>),
+}
+
+#[derive(Clone, Debug)]
+struct Slot<V> {
+    key: Key,
+    child: V,
+}
+
+/// Two branches or more; a wrapper because a thin pointer keeps [`Children`] at 24 bytes.
+#[derive(Clone, Debug)]
+struct Inner<V> {
+    branches: Vec<Branch<V>>,
+}
+
+#[derive(Clone, Debug)]
+struct Branch<V> {
+    /// The key of the first name below.
+    first: Key,
+    below: Children<V>,
+}
+
+impl<V: Clone> Children<V> {
+    /// Makes a directory of one child.
+    pub(crate) fn new(name: Name<'_>, child: V) -> Self {
+        Self::leaf(iter::once(Slot { key: name.key, child }).collect(), 1, cost(name))
+    }
+
+    /// Returns how many children there are.
+    pub(crate) fn len(&self) -> usize {
+        self.count as usize
+    }
+
+    /// Returns the length of all names together, each with one byte for its end.
+    pub(crate) fn names_len(&self) -> usize {
+        self.names as usize
+    }
+
+    /// Whether both are the same by construction; false says nothing.
+    pub(crate) fn is_shared_with(&self, other: &Self) -> bool {
+        match (&self.part, &other.part) {
+            (Part::Leaf(a), Part::Leaf(b)) => Rc::ptr_eq(a, b),
+            (Part::Inner(a), Part::Inner(b)) => Rc::ptr_eq(a, b),
+            (Part::Leaf(_), Part::Inner(_)) | (Part::Inner(_), Part::Leaf(_)) => false,
+        }
+    }
+
+    /// Returns the child of that name.
+    pub(crate) fn find(&self, name: Name<'_>, tails: &impl Tails<V>) -> Option<&V> {
+        let mut here = self;
+        loop {
+            match &here.part {
+                Part::Leaf(slots) => {
+                    let at = position(slots, name, tails).ok()?;
+                    return Some(&slots[at].child);
+                }
+                Part::Inner(inner) => here = &inner.branches[inner.branch_for(name, tails)].below,
+            }
+        }
+    }
+
+    /// Returns the child of that name, in chunks that no clone shares.
+    pub(crate) fn find_mut(&mut self, name: Name<'_>, tails: &impl Tails<V>) -> Option<&mut V> {
+        let mut here = self;
+        loop {
+            match &mut here.part {
+                Part::Leaf(slots) => {
+                    let at = position(slots, name, tails).ok()?;
+                    return Some(&mut Rc::make_mut(slots)[at].child);
+                }
+                Part::Inner(inner) => {
+                    let at = inner.branch_for(name, tails);
+                    here = &mut Rc::make_mut(inner).branches[at].below;
+                }
+            }
+        }
+    }
+
+    /// Returns the child at that place in name order, and its key.
+    pub(crate) fn nth(&self, mut place: usize) -> Option<(Key, &V)> {
+        let mut here = self;
+        loop {
+            match &here.part {
+                Part::Leaf(slots) => {
+                    return slots.get(place).map(|slot| (slot.key, &slot.child));
+                }
+                Part::Inner(inner) => {
+                    let mut branches = inner.branches.iter();
+                    here = loop {
+                        let below = &branches.next()?.below;
+                        if place < below.len() {
+                            break below;
+                        }
+                        place -= below.len();
+                    };
+                }
+            }
+        }
+    }
+
+    /// Returns the child at that place if neither it nor a chunk on the way is shared.
+    pub(crate) fn nth_unshared(&mut self, mut place: usize) -> Option<&mut V> {
+        let mut here = self;
+        loop {
+            match &mut here.part {
+                Part::Leaf(slots) => {
+                    return Rc::get_mut(slots)?.get_mut(place).map(|slot| &mut slot.child);
+                }
+                Part::Inner(inner) => {
+                    let mut branches = Rc::get_mut(inner)?.branches.iter_mut();
+                    here = loop {
+                        let below = &mut branches.next()?.below;
+                        if place < below.len() {
+                            break below;
+                        }
+                        place -= below.len();
+                    };
+                }
+            }
+        }
+    }
+
+    /// Returns the place of the child whose name holds that byte of the whole list of names, each
+    /// with one byte for its end, and how far into the name the byte is.
+    pub(crate) fn seek(&self, mut offset: usize, tails: &impl Tails<V>) -> Option<(usize, usize)> {
+        let (mut here, mut place) = (self, 0);
+        loop {
+            match &here.part {
+                Part::Leaf(slots) => {
+                    for slot in slots.iter() {
+                        let len = slot.key.len() + tails.tail(&slot.child).len() + 1;
+                        if offset < len {
+                            return Some((place, offset));
+                        }
+                        offset -= len;
+                        place += 1;
+                    }
+                    return None;
+                }
+                Part::Inner(inner) => {
+                    let mut branches = inner.branches.iter();
+                    here = loop {
+                        let below = &branches.next()?.below;
+                        if offset < below.names_len() {
+                            break below;
+                        }
+                        offset -= below.names_len();
+                        place += below.len();
+                    };
+                }
+            }
+        }
+    }
+
+    /// Adds a child of a name that no child has yet.
+    pub(crate) fn insert(&mut self, name: Name<'_>, child: V, tails: &impl Tails<V>) {
+        if let Some(right) = self.insert_below(name, child, tails) {
+            let (names, count) = (self.names + right.below.names, self.count + right.below.count);
+            let below = self.clone();
+            let left = Branch { first: below.first().0, below };
+            let branches = Vec::from([left, right]);
+            *self = Self { names, count, part: Part::Inner(Rc::new(Inner { branches })) };
+        }
+    }
+
+    /// Takes the child of that name out.
+    ///
+    /// What is left after the last one is good for nothing but to be dropped or filled again.
+    pub(crate) fn remove(&mut self, name: Name<'_>, tails: &impl Tails<V>) -> Option<V> {
+        let child = self.remove_below(name, tails)?;
+        while let Part::Inner(inner) = &mut self.part {
+            if inner.branches.len() > 1 {
+                break;
+            }
+            let only = Rc::make_mut(inner).branches.pop()?.below;
+            *self = only;
+        }
+        Some(child)
+    }
+
+    fn leaf(slots: Rc<[Slot<V>]>, count: u32, names: u32) -> Self {
+        Self { names, count, part: Part::Leaf(slots) }
+    }
+
+    /// Returns the key and the child of the first name.
+    fn first(&self) -> (Key, &V) {
+        let mut here = self;
+        loop {
+            match &here.part {
+                Part::Leaf(slots) => return (slots[0].key, &slots[0].child),
+                Part::Inner(inner) => here = &inner.branches[0].below,
+            }
+        }
+    }
+
+    /// Adds a child below; where that overfills a chunk, returns its right half.
+    fn insert_below(
+        &mut self,
+        name: Name<'_>,
+        child: V,
+        tails: &impl Tails<V>,
+    ) -> Option<Branch<V>> {
+        self.names += cost(name);
+        self.count += 1;
+        let right = match &mut self.part {
+            Part::Leaf(slots) => {
+                let (Ok(at) | Err(at)) = position(slots, name, tails);
+                let slot = Slot { key: name.key, child };
+                let (before, after) = slots.split_at(at);
+                *slots = before
+                    .iter()
+                    .cloned()
+                    .chain(iter::once(slot))
+                    .chain(after.iter().cloned())
+                    .collect();
+                split_leaf(slots, at, tails)?
+            }
+            Part::Inner(inner) => {
+                let at = inner.branch_for(name, tails);
+                let branches = &mut Rc::make_mut(inner).branches;
+                let branch = &mut branches[at];
+                branch.first = branch.first.min(name.key);
+                let right = branch.below.insert_below(name, child, tails)?;
+                branches.insert(at + 1, right);
+                split_inner(branches, at + 1)?
+            }
+        };
+        self.names -= right.below.names;
+        self.count -= right.below.count;
+        Some(right)
+    }
+
+    fn remove_below(&mut self, name: Name<'_>, tails: &impl Tails<V>) -> Option<V> {
+        let child = match &mut self.part {
+            Part::Leaf(slots) => {
+                let at = position(slots, name, tails).ok()?;
+                let child = slots[at].child.clone();
+                let (before, after) = (&slots[..at], &slots[at + 1..]);
+                *slots = before.iter().chain(after).cloned().collect();
+                child
+            }
+            Part::Inner(inner) => {
+                let at = inner.branch_for(name, tails);
+                // Nothing is copied for a name that is not there.
+                inner.branches[at].below.find(name, tails)?;
+                let branches = &mut Rc::make_mut(inner).branches;
+                let child = branches[at].below.remove_below(name, tails)?;
+                mend(branches, at);
+                child
+            }
+        };
+        self.names -= cost(name);
+        self.count -= 1;
+        Some(child)
+    }
+
+    fn chunk_len(&self) -> usize {
+        match &self.part {
+            Part::Leaf(slots) => slots.len(),
+            Part::Inner(inner) => inner.branches.len(),
+        }
+    }
+}
+
+impl<V: Clone> Inner<V> {
+    /// Returns the place of the branch that has the name, if any has.
+    fn branch_for(&self, name: Name<'_>, tails: &impl Tails<V>) -> usize {
+        let after = self.branches.partition_point(|branch| branch.first <= name.key);
+        let mut at = after.saturating_sub(1);
+        // Names that begin alike may fill several branches; then the tails decide.
+        while at > 0 && self.branches[at].first == name.key {
+            if tails.tail(self.branches[at].below.first().1) <= name.tail {
+                break;
+            }
+            at -= 1;
+        }
+        at
+    }
+}
+
+/// Returns the place of the name, or where it belongs.
+fn position<V>(slots: &[Slot<V>], name: Name<'_>, tails: &impl Tails<V>) -> Result<usize, usize> {
+    let start = slots.partition_point(|slot| slot.key < name.key);
+    let alike = &slots[start..];
+    let before = |slot: &Slot<V>| slot.key == name.key && tails.tail(&slot.child) < name.tail;
+    let at = if name.tail.is_empty() { 0 } else { alike.partition_point(before) };
+    match alike.get(at) {
+        Some(slot) if slot.key == name.key && tails.tail(&slot.child) == name.tail => {
+            Ok(start + at)
+        }
+        _ => Err(start + at),
+    }
+}
+
+/// Takes the right part off an overfull leaf; `at` is where it grew.
+fn split_leaf<V: Clone>(
+    slots: &mut Rc<[Slot<V>]>,
+    at: usize,
+    tails: &impl Tails<V>,
+) -> Option<Branch<V>> {
+    if slots.len() <= CHUNK {
+        return None;
+    }
+    let (left, right) = slots.split_at(middle(slots.len(), at));
+    let names =
+        right.iter().map(|slot| slot.key.len() + tails.tail(&slot.child).len() + 1).sum::<usize>();
+    let (count, names) = (small(right.len()), small(names));
+    let (left, right): (Rc<[_]>, Rc<[_]>) =
+        (left.iter().cloned().collect(), right.iter().cloned().collect());
+    *slots = left;
+    Some(Branch { first: right[0].key, below: Children::leaf(right, count, names) })
+}
+
+/// Takes the right part off an overfull list of branches; `at` is where it grew.
+fn split_inner<V: Clone>(branches: &mut Vec<Branch<V>>, at: usize) -> Option<Branch<V>> {
+    if branches.len() <= CHUNK {
+        return None;
+    }
+    let right = branches.split_off(middle(branches.len(), at));
+    let names = right.iter().map(|branch| branch.below.names).sum();
+    let count = right.iter().map(|branch| branch.below.count).sum();
+    let first = right[0].first;
+    let part = Part::Inner(Rc::new(Inner { branches: right }));
+    Some(Branch { first, below: Children { names, count, part } })
+}
+
+/// Returns where to split: in the middle, but near the end where names arrive in order.
+fn middle(len: usize, at: usize) -> usize {
+    if at + 1 == len { len - SPARSE } else { len / 2 }
+}
+
+/// Drops an empty branch and merges a sparse one with a neighbour where both fit into one.
+fn mend<V: Clone>(branches: &mut Vec<Branch<V>>, at: usize) {
+    let len = branches[at].below.chunk_len();
+    if len == 0 {
+        branches.remove(at);
+        return;
+    }
+    branches[at].first = branches[at].below.first().0;
+    // A lone branch has no neighbour; its parent takes its place.
+    if len >= SPARSE || branches.len() < 2 {
+        return;
+    }
+    let left = if at > 0 { at - 1 } else { at };
+    if branches[left].below.chunk_len() + branches[left + 1].below.chunk_len() > CHUNK {
+        return;
+    }
+    let right = branches.remove(left + 1).below;
+    let below = &mut branches[left].below;
+    below.names += right.names;
+    below.count += right.count;
+    match (&mut below.part, right.part) {
+        (Part::Leaf(slots), Part::Leaf(more)) => {
+            *slots = slots.iter().chain(more.iter()).cloned().collect();
+        }
+        (Part::Inner(inner), Part::Inner(more)) => {
+            Rc::make_mut(inner).branches.extend(more.branches.iter().cloned());
+        }
+        (Part::Leaf(_), Part::Inner(_)) | (Part::Inner(_), Part::Leaf(_)) => {
+            unreachable!("all leaves of a B-tree are at one depth")
+        }
+    }
+}
+
+/// Returns what a name adds to [`Children::names_len`].
+fn cost(name: Name<'_>) -> u32 {
+    small(name.len() + 1)
+}
+
+/// Narrows a length that memory bounds far below 4 GiB.
+fn small(len: usize) -> u32 {
+    u32::try_from(len).expect("4 GiB of names are beyond any domain's memory")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Children that carry their own tails.
+    struct Own;
+    type Child = Rc<[u8]>;
+
+    impl Tails<Child> for Own {
+        fn tail<'a>(&'a self, child: &'a Child) -> &'a [u8] {
+            child
+        }
+    }
+
+    fn child(name: &[u8]) -> Child {
+        name.get(8..).unwrap_or_default().into()
+    }
+
+    fn name_of(key: Key, child: &Child) -> Vec<u8> {
+        let mut name = Vec::new();
+        key.extend(&mut name);
+        name.extend_from_slice(child);
+        name
+    }
+
+    fn names(children: &Children<Child>) -> Vec<Vec<u8>> {
+        let nth = |place| children.nth(place).map(|(key, child)| name_of(key, child));
+        (0..children.len()).map(|place| nth(place).expect("every place holds a child")).collect()
+    }
+
+    /// Compares everything that can be asked with a naive model.
+    fn assert_same(children: &Children<Child>, model: &BTreeMap<Vec<u8>, ()>) {
+        let expected: Vec<_> = model.keys().cloned().collect();
+        assert_eq!(names(children), expected, "names in order");
+        assert_eq!(children.len(), model.len());
+        let total: usize = expected.iter().map(|name| name.len() + 1).sum();
+        assert_eq!(children.names_len(), total, "the length of all names");
+        let mut offset = 0;
+        for (place, name) in expected.iter().enumerate() {
+            let at = children.seek(offset + name.len(), &Own);
+            assert_eq!(at, Some((place, name.len())), "the byte that ends {name:?}");
+            offset += name.len() + 1;
+            assert!(children.find(Name::new(name), &Own).is_some(), "{name:?} is not found");
+        }
+        assert_eq!(children.seek(total, &Own), None, "past the end");
+    }
+
+    #[test]
+    fn it_is_small() {
+        assert_eq!(size_of::<Children<Rc<u8>>>(), 24);
+        assert_eq!(size_of::<Slot<Rc<u8>>>(), 16);
+    }
+
+    #[test]
+    fn ten_thousand_names_go_in_and_out_in_any_order() {
+        let mut model = BTreeMap::from([(b"0".to_vec(), ())]);
+        let mut children = Children::new(Name::new(b"0"), child(b"0"));
+        let numbers = (1..10_000u64).map(|i| (i * 7919) % 10_007);
+        for number in numbers.clone().filter(|&number| number != 0) {
+            let name = format!("{number}").into_bytes();
+            children.insert(Name::new(&name), child(&name), &Own);
+            model.insert(name, ());
+        }
+        assert_same(&children, &model);
+        for number in numbers.filter(|&number| number != 0) {
+            let name = format!("{number}").into_bytes();
+            assert!(children.remove(Name::new(&name), &Own).is_some(), "{number} was there");
+        }
+        assert_eq!(names(&children), [b"0"]);
+    }
+
+    proptest! {
+        /// Names come from a small set with long common beginnings, so that tails decide often.
+        #[test]
+        fn matches_a_naive_map(
+            steps in prop::collection::vec((0u32..3, 0u32..400), 1..600),
+            snapshot_at in 0usize..600,
+        ) {
+            let name = |number: u32| match number % 4 {
+                0 => format!("{number}"),
+                1 => format!("backend-{number}"),
+                2 => format!("backend-{}", "x".repeat((number / 4) as usize)),
+                _ => format!("{number:08}"),
+            }.into_bytes();
+            let mut model = BTreeMap::from([(b"first".to_vec(), ())]);
+            let mut children = Children::new(Name::new(b"first"), child(b"first"));
+            let mut snapshot = None;
+            for (step, (action, number)) in steps.into_iter().enumerate() {
+                if step == snapshot_at {
+                    snapshot = Some((children.clone(), model.clone()));
+                }
+                let name = name(number);
+                let found = children.find(Name::new(&name), &Own).is_some();
+                prop_assert_eq!(found, model.contains_key(&name));
+                if action < 2 && !found {
+                    children.insert(Name::new(&name), child(&name), &Own);
+                    model.insert(name, ());
+                } else if action == 2 {
+                    let removed = children.remove(Name::new(&name), &Own).is_some();
+                    prop_assert_eq!(removed, model.remove(&name).is_some());
+                }
+            }
+            assert_same(&children, &model);
+            if let Some((children, model)) = snapshot {
+                assert_same(&children, &model);
+            }
+        }
+    }
+}

@@ -1,0 +1,516 @@
+//! The tree of nodes: a value that can be copied for the price of a reference.
+//!
+//! A change copies only the nodes on its path, and only while a snapshot shares them. So a
+//! transaction starts at no cost, and dropping its snapshot frees what it alone still held.
+
+use alloc::boxed::Box;
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+
+use crate::children::{Children, Tails};
+use crate::path::{Key, Name, Path, Place};
+use crate::perms::Perms;
+
+/// A node: what belongs to one path.
+#[derive(Clone, Debug)]
+pub(crate) struct Node {
+    /// The part of the name that its key leaves out, then the value.
+    data: Box<[u8]>,
+    pub(crate) perms: Rc<Perms>,
+    children: Option<Box<Children<Rc<Self>>>>,
+    /// The generation, above [`TAIL_BITS`] bits for the length of the name's tail.
+    stamp: u64,
+}
+
+/// Enough for the longest name that fits into a frame.
+const TAIL_BITS: u32 = 16;
+
+/// Lets [`Children`] ask nodes for their names.
+pub(crate) struct OfNodes;
+
+impl Tails<Rc<Node>> for OfNodes {
+    fn tail<'a>(&'a self, child: &'a Rc<Node>) -> &'a [u8] {
+        child.tail()
+    }
+}
+
+impl Node {
+    fn new(tail: &[u8], value: &[u8], perms: Rc<Perms>, generation: u64) -> Rc<Self> {
+        let data = [tail, value].concat().into();
+        let stamp = generation << TAIL_BITS | tail.len() as u64;
+        Rc::new(Self { data, perms, children: None, stamp })
+    }
+
+    pub(crate) fn value(&self) -> &[u8] {
+        &self.data[self.tail_len()..]
+    }
+
+    /// Returns a number that grows with every change to the node's own state.
+    pub(crate) fn generation(&self) -> u64 {
+        self.stamp >> TAIL_BITS
+    }
+
+    /// Returns the part of the name after the first eight bytes.
+    pub(crate) fn tail(&self) -> &[u8] {
+        &self.data[..self.tail_len()]
+    }
+
+    pub(crate) fn child(&self, name: Name<'_>) -> Option<&Rc<Self>> {
+        self.children.as_ref()?.find(name, &OfNodes)
+    }
+
+    /// Returns the child at that place in name order, and its key.
+    pub(crate) fn nth_child(&self, place: usize) -> Option<(Key, &Rc<Self>)> {
+        self.children.as_ref()?.nth(place)
+    }
+
+    pub(crate) fn children_len(&self) -> usize {
+        self.children.as_ref().map_or(0, |children| children.len())
+    }
+
+    /// Returns the length of all children's names together, each with one byte for its end.
+    pub(crate) fn names_len(&self) -> usize {
+        self.children.as_ref().map_or(0, |children| children.names_len())
+    }
+
+    /// Returns the place of the child whose name holds that byte of the list of names, and how far
+    /// into the name the byte is.
+    pub(crate) fn seek_child(&self, offset: usize) -> Option<(usize, usize)> {
+        self.children.as_ref()?.seek(offset, &OfNodes)
+    }
+
+    /// Whether both have children of the same names.
+    pub(crate) fn has_names_of(&self, other: &Self) -> bool {
+        match (&self.children, &other.children) {
+            (None, None) => true,
+            (Some(ours), Some(theirs)) => {
+                ours.is_shared_with(theirs)
+                    || (ours.len() == theirs.len() && same_names(ours, theirs))
+            }
+            (None, Some(_)) | (Some(_), None) => false,
+        }
+    }
+
+    fn tail_len(&self) -> usize {
+        (self.stamp & ((1 << TAIL_BITS) - 1)) as usize
+    }
+
+    fn touch(&mut self, generation: u64) {
+        self.stamp = generation << TAIL_BITS | self.tail_len() as u64;
+    }
+
+    fn set_value(&mut self, value: &[u8]) {
+        let start = self.tail_len();
+        if self.data.len() - start == value.len() {
+            self.data[start..].copy_from_slice(value);
+        } else {
+            self.data = [&self.data[..start], value].concat().into();
+        }
+    }
+}
+
+fn same_names(ours: &Children<Rc<Node>>, theirs: &Children<Rc<Node>>) -> bool {
+    let name = |children: &Children<Rc<Node>>, place| {
+        children.nth(place).map(|(key, child)| (key, Rc::clone(child)))
+    };
+    (0..ours.len()).all(|place| match (name(ours, place), name(theirs, place)) {
+        (Some((our_key, our)), Some((their_key, their))) => {
+            our_key == their_key && our.tail() == their.tail()
+        }
+        _ => false,
+    })
+}
+
+/// Frees a subtree step by step: it may be as deep as a path is long, and the stack is not.
+impl Drop for Node {
+    fn drop(&mut self) {
+        let Some(children) = self.children.take() else { return };
+        let mut open = Vec::from([(children, 0)]);
+        while let Some((children, place)) = open.last_mut() {
+            if *place == children.len() {
+                open.pop();
+                continue;
+            }
+            let child = children.nth_unshared(*place);
+            *place += 1;
+            let grandchildren = child.and_then(Rc::get_mut).and_then(|node| node.children.take());
+            open.extend(grandchildren.map(|children| (children, 0)));
+        }
+    }
+}
+
+/// The nodes of a store, and the permissions of its two special nodes.
+#[derive(Clone, Debug)]
+pub(crate) struct Tree {
+    root: Rc<Node>,
+    /// In the order of [`Special`].
+    specials: [Rc<Perms>; 2],
+}
+
+/// A name that is no node, but has permissions and can be watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Special {
+    /// A domain was introduced.
+    Introduce,
+    /// A domain shut down, died or was released.
+    Release,
+}
+
+impl Special {
+    pub(crate) fn from_name(name: &[u8]) -> Option<Self> {
+        [Self::Introduce, Self::Release].into_iter().find(|special| special.name() == name)
+    }
+
+    pub(crate) fn name(self) -> &'static [u8] {
+        match self {
+            Self::Introduce => b"@introduceDomain",
+            Self::Release => b"@releaseDomain",
+        }
+    }
+}
+
+/// How far a path leads into a tree.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reach<'t> {
+    /// The last node on the path.
+    pub(crate) node: &'t Rc<Node>,
+    /// The one above it; `None` at the root.
+    pub(crate) parent: Option<&'t Rc<Node>>,
+    /// How many names are left; 0 if the path's own node was reached.
+    pub(crate) missing: usize,
+}
+
+impl Tree {
+    /// Makes a tree of a root alone.
+    pub(crate) fn new(root: Rc<Perms>, introduce: Rc<Perms>, release: Rc<Perms>) -> Self {
+        Self { root: Node::new(&[], &[], root, 0), specials: [introduce, release] }
+    }
+
+    pub(crate) fn root(&self) -> &Rc<Node> {
+        &self.root
+    }
+
+    /// Whether both are the same by construction; false says nothing.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        let [introduce, release] = &self.specials;
+        Rc::ptr_eq(&self.root, &other.root)
+            && Rc::ptr_eq(introduce, &other.specials[0])
+            && Rc::ptr_eq(release, &other.specials[1])
+    }
+
+    pub(crate) fn special(&self, special: Special) -> &Rc<Perms> {
+        &self.specials[special as usize]
+    }
+
+    pub(crate) fn set_special(&mut self, special: Special, perms: Rc<Perms>) {
+        self.specials[special as usize] = perms;
+    }
+
+    /// Returns the permissions of a place, if it has any.
+    pub(crate) fn perms(&self, place: Place<'_>) -> Option<&Rc<Perms>> {
+        match place {
+            Place::Node(path) => self.find(path).map(|node| &node.perms),
+            Place::Special(name) => Special::from_name(name).map(|special| self.special(special)),
+        }
+    }
+
+    pub(crate) fn find(&self, path: Path<'_>) -> Option<&Rc<Node>> {
+        let reach = self.reach(path);
+        (reach.missing == 0).then_some(reach.node)
+    }
+
+    /// Follows a path as far as there are nodes.
+    pub(crate) fn reach(&self, path: Path<'_>) -> Reach<'_> {
+        let mut reach = Reach { node: &self.root, parent: None, missing: 0 };
+        let mut names = path.names();
+        while let Some(name) = names.next() {
+            let Some(child) = reach.node.child(name) else {
+                reach.missing = 1 + names.count();
+                break;
+            };
+            reach.parent = Some(reach.node);
+            reach.node = child;
+        }
+        reach
+    }
+
+    /// Sets the value of a node that exists.
+    pub(crate) fn write(&mut self, path: Path<'_>, value: &[u8], generation: u64) {
+        if let Some(node) = self.find_mut(path) {
+            node.set_value(value);
+            node.touch(generation);
+        }
+    }
+
+    /// Sets the permissions of a node that exists.
+    pub(crate) fn set_perms(&mut self, path: Path<'_>, perms: Rc<Perms>, generation: u64) {
+        if let Some(node) = self.find_mut(path) {
+            node.perms = perms;
+            node.touch(generation);
+        }
+    }
+
+    /// Makes a node that does not exist, and its parents where they are missing too; all get the
+    /// same permissions, and only the last one the value.
+    pub(crate) fn create(
+        &mut self,
+        path: Path<'_>,
+        value: &[u8],
+        perms: &Rc<Perms>,
+        generation: u64,
+    ) {
+        let mut here = Rc::make_mut(&mut self.root);
+        let mut names = path.names();
+        while let Some(name) = names.next() {
+            let Node { children, stamp, .. } = here;
+            if children.as_ref().is_none_or(|children| children.find(name, &OfNodes).is_none()) {
+                let value = if names.left() == 0 { value } else { &[] };
+                let node = Node::new(name.tail, value, Rc::clone(perms), generation);
+                *stamp = generation << TAIL_BITS | (*stamp & ((1 << TAIL_BITS) - 1));
+                match children {
+                    Some(children) => children.insert(name, node, &OfNodes),
+                    None => *children = Some(Box::new(Children::new(name, node))),
+                }
+            }
+            let child = children.as_mut().and_then(|all| all.find_mut(name, &OfNodes));
+            let Some(child) = child else { return };
+            here = Rc::make_mut(child);
+        }
+    }
+
+    /// Takes out a node, which is not the root, with all below it.
+    pub(crate) fn remove(&mut self, path: Path<'_>, generation: u64) -> Option<Rc<Node>> {
+        let name = path.last()?;
+        let parent = self.find_mut(path.ancestor(1))?;
+        let children = parent.children.as_mut()?;
+        let node = children.remove(name, &OfNodes)?;
+        if children.len() == 0 {
+            parent.children = None;
+        }
+        parent.touch(generation);
+        Some(node)
+    }
+
+    /// Returns a node for change, with every node on its path made our own.
+    fn find_mut(&mut self, path: Path<'_>) -> Option<&mut Node> {
+        let mut here = Rc::make_mut(&mut self.root);
+        for name in path.names() {
+            here = Rc::make_mut(here.children.as_mut()?.find_mut(name, &OfNodes)?);
+        }
+        Some(here)
+    }
+}
+
+/// A step of a [`Walk`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// The node is met, before its children.
+    Enter,
+    /// The node's children are done.
+    Leave,
+}
+
+/// Goes through a subtree in name order, each node before and after its children, without using
+/// the stack for depth.
+pub(crate) struct Walk<'t> {
+    path: Vec<u8>,
+    /// The nodes from the top to the present one.
+    open: Vec<Open<'t>>,
+    top: Option<&'t Rc<Node>>,
+    /// Where the path ends once the node that was just left is forgotten.
+    cut: Option<usize>,
+}
+
+struct Open<'t> {
+    node: &'t Rc<Node>,
+    /// The place of the child that comes next.
+    place: usize,
+    /// The length of the parent's path.
+    above: usize,
+}
+
+/// Where a [`Walk`] is.
+pub(crate) struct Visit<'a, 't> {
+    pub(crate) step: Step,
+    pub(crate) path: &'a [u8],
+    pub(crate) node: &'t Rc<Node>,
+    /// `None` at the top.
+    pub(crate) parent: Option<&'t Rc<Node>>,
+}
+
+impl<'t> Walk<'t> {
+    /// Begins a walk at a node of that path.
+    pub(crate) fn new(path: Path<'_>, top: &'t Rc<Node>) -> Self {
+        // The root adds nothing to its children's paths.
+        let path = if path.is_root() { Vec::new() } else { path.as_bytes().to_vec() };
+        Self { path, open: Vec::new(), top: Some(top), cut: None }
+    }
+
+    /// Leaves out the children of the node that was just entered.
+    pub(crate) fn skip_children(&mut self) {
+        if let Some(open) = self.open.last_mut() {
+            open.place = open.node.children_len();
+        }
+    }
+
+    pub(crate) fn next(&mut self) -> Option<Visit<'_, 't>> {
+        if let Some(end) = self.cut.take() {
+            self.path.truncate(end);
+        }
+        if let Some(node) = self.top.take() {
+            self.open.push(Open { node, place: 0, above: self.path.len() });
+            return self.visit(Step::Enter, node, None);
+        }
+        let Open { node: parent, place, .. } = self.open.last_mut()?;
+        let parent = *parent;
+        let Some((key, node)) = parent.nth_child(*place) else {
+            return self.leave();
+        };
+        *place += 1;
+        let above = self.path.len();
+        self.path.push(b'/');
+        key.extend(&mut self.path);
+        self.path.extend_from_slice(node.tail());
+        self.open.push(Open { node, place: 0, above });
+        self.visit(Step::Enter, node, Some(parent))
+    }
+
+    fn leave(&mut self) -> Option<Visit<'_, 't>> {
+        let Open { node, above, .. } = self.open.pop()?;
+        self.cut = Some(above);
+        let parent = self.open.last().map(|open| open.node);
+        self.visit(Step::Leave, node, parent)
+    }
+
+    fn visit(
+        &mut self,
+        step: Step,
+        node: &'t Rc<Node>,
+        parent: Option<&'t Rc<Node>>,
+    ) -> Option<Visit<'_, 't>> {
+        let path = if self.path.is_empty() { &b"/"[..] } else { &self.path };
+        Some(Visit { step, path, node, parent })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::DomId;
+    use crate::perms::{Access, Entry, Interned, Who};
+
+    fn perms() -> Rc<Perms> {
+        let owner = Entry { who: Who::FIRST, domain: DomId(0), access: Access::None };
+        Interned::default().list(&[owner])
+    }
+
+    fn tree() -> Tree {
+        Tree::new(perms(), perms(), perms())
+    }
+
+    fn path(path: &str) -> Path<'_> {
+        Path::trusted(path.as_bytes())
+    }
+
+    fn value<'t>(tree: &'t Tree, at: &str) -> Option<&'t [u8]> {
+        tree.find(path(at)).map(|node| node.value())
+    }
+
+    #[test]
+    fn a_node_is_small() {
+        assert_eq!(size_of::<Node>(), 40, "with the two counts of its Rc that makes 56");
+    }
+
+    #[test]
+    fn a_snapshot_stays_as_it_was() {
+        let mut tree = tree();
+        tree.create(path("/a/backend-id/c"), b"1", &perms(), 1);
+        let snapshot = tree.clone();
+        tree.write(path("/a/backend-id/c"), b"22", 2);
+        tree.create(path("/a/backend-id/d"), b"", &perms(), 3);
+        tree.remove(path("/a/backend-id/c"), 4);
+        assert_eq!(value(&snapshot, "/a/backend-id/c"), Some(&b"1"[..]));
+        assert_eq!(value(&snapshot, "/a/backend-id/d"), None);
+        assert_eq!(value(&tree, "/a/backend-id/c"), None);
+        assert_eq!(value(&tree, "/a/backend-id/d"), Some(&b""[..]));
+        assert!(!tree.is(&snapshot));
+    }
+
+    #[test]
+    fn only_what_changes_is_copied() {
+        let mut tree = tree();
+        tree.create(path("/a/b"), b"", &perms(), 1);
+        tree.create(path("/c/d"), b"", &perms(), 1);
+        let snapshot = tree.clone();
+        tree.write(path("/a/b"), b"x", 2);
+        let same = |at| match (tree.find(path(at)), snapshot.find(path(at))) {
+            (Some(ours), Some(theirs)) => Rc::ptr_eq(ours, theirs),
+            _ => panic!("{at} is missing"),
+        };
+        assert!(!same("/a/b") && !same("/a") && same("/c") && same("/c/d"));
+    }
+
+    #[test]
+    fn the_generation_grows_where_a_node_or_its_names_change() {
+        let mut tree = tree();
+        let generation = |tree: &Tree, at: &str| tree.find(path(at)).map(|node| node.generation());
+        tree.create(path("/a/b"), b"", &perms(), 5);
+        tree.write(path("/a/b"), b"x", 6);
+        assert_eq!((generation(&tree, "/a"), generation(&tree, "/a/b")), (Some(5), Some(6)));
+        tree.create(path("/a/c"), b"", &perms(), 7);
+        assert_eq!((generation(&tree, "/"), generation(&tree, "/a")), (Some(5), Some(7)));
+        tree.remove(path("/a/c"), 8);
+        assert_eq!(generation(&tree, "/a"), Some(8));
+    }
+
+    #[test]
+    fn a_path_leads_as_far_as_there_are_nodes() {
+        let mut tree = tree();
+        tree.create(path("/a/b"), b"", &perms(), 1);
+        let reach = tree.reach(path("/a/b/c/d"));
+        assert_eq!(reach.missing, 2);
+        assert!(Rc::ptr_eq(reach.node, tree.find(path("/a/b")).expect("it was made")));
+        assert_eq!(tree.reach(path("/")).missing, 0);
+        assert!(tree.reach(path("/")).parent.is_none());
+    }
+
+    #[test]
+    fn a_walk_enters_and_leaves_in_name_order() {
+        let mut tree = tree();
+        for at in ["/a/long-name-1/x", "/a/c", "/b"] {
+            tree.create(path(at), b"", &perms(), 1);
+        }
+        let mut steps = Vec::new();
+        let mut walk = Walk::new(Path::ROOT, tree.root());
+        while let Some(visit) = walk.next() {
+            let sign = if visit.step == Step::Enter { '+' } else { '-' };
+            steps.push(format!("{sign}{}", String::from_utf8_lossy(visit.path)));
+        }
+        let expected = "+/ +/a +/a/c -/a/c +/a/long-name-1 +/a/long-name-1/x -/a/long-name-1/x \
+                        -/a/long-name-1 -/a +/b -/b -/";
+        assert_eq!(steps.join(" "), expected);
+    }
+
+    #[test]
+    fn the_deepest_tree_needs_no_deep_stack() {
+        let run = || {
+            let deep = "/a".repeat(2047);
+            let mut tree = tree();
+            tree.create(path(&deep), b"x", &perms(), 1);
+            let snapshot = tree.clone();
+            tree.write(path(&deep), b"y", 2);
+            assert_eq!(value(&snapshot, &deep), Some(&b"x"[..]));
+            let mut walk = Walk::new(Path::ROOT, tree.root());
+            let mut deepest = 0;
+            while let Some(visit) = walk.next() {
+                deepest = deepest.max(visit.path.len());
+            }
+            assert_eq!(deepest, deep.len());
+            drop(tree.remove(path("/a"), 3));
+            drop(snapshot);
+        };
+        // As small a stack as the image's.
+        let thread = std::thread::Builder::new().stack_size(64 << 10).spawn(run);
+        thread.expect("a thread starts").join().expect("the stack was deep enough");
+    }
+}
