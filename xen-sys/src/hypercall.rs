@@ -190,8 +190,7 @@ mod page {
 /// In host tests a closure of the test's plays Xen, one per thread.
 #[cfg(test)]
 pub(crate) mod fake {
-    use std::boxed::Box;
-    use std::cell::RefCell;
+    use core::cell::RefCell;
 
     use super::Op;
 

@@ -6,8 +6,8 @@
 //! | --- | --- |
 //! | what Xen is, and how to call it | [`cpuid`], [`hypercall`], [`version`], [`ids`] |
 //! | this domain | [`param`], [`memory`], [`shared_info`], [`sched`], [`clock`] |
-//! | other domains | [`event`], [`grant`], `domctl` |
-//! | what is said over shared pages | [`page`], [`ring`], `console` |
+//! | other domains | [`event`], [`grant`], [`domctl`] |
+//! | what is said over shared pages | [`page`], [`ring`], [`console`] |
 //!
 //! A module's operations are safe to call with any argument: frames are taken from places
 //! where nothing is ([`grant::GfnWindow`], [`memory::Growth`]), and what Xen lends goes back
@@ -30,9 +30,9 @@ extern crate alloc;
 
 mod bitmap;
 pub mod clock;
-//console
+pub mod console;
 pub mod cpuid;
-//domctl
+pub mod domctl;
 pub mod event;
 pub mod grant;
 pub mod hypercall;

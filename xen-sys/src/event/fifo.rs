@@ -207,6 +207,7 @@ fn gfn(page: &Page) -> Gfn {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "test data is small, or meant to wrap")]
 mod tests {
     use std::collections::{BTreeMap, VecDeque};
 
@@ -305,7 +306,7 @@ mod tests {
         for port in [3, 4, 5, 9] {
             xen.unmask(port);
         }
-        [3, 4, 5].map(|port| xen.raise(port));
+        [3, 4, 5].into_iter().for_each(|port| xen.raise(port));
         assert_eq!(xen.next(), Some(3));
         xen.raise(9);
         assert_eq!(xen.upcall.load(Ordering::SeqCst), 1, "a new queue announces itself");

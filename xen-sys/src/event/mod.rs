@@ -405,11 +405,17 @@ impl fmt::Debug for Events {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
+    use core::cell::RefCell;
     use std::rc::Rc;
 
     use super::*;
     use crate::hypercall::fake;
+
+    /// The structure that the command at hand names.
+    fn at<'a, T>(arg: u64) -> &'a mut T {
+        // SAFETY: `operate` passes a live one for the length of the call.
+        unsafe { &mut *(arg as *mut T) }
+    }
 
     /// A Xen with one answer per command, and a note of every port that was closed.
     fn xen(statuses: [u32; 4]) -> Rc<RefCell<Vec<u32>>> {
@@ -417,20 +423,17 @@ mod tests {
         let log = closed.clone();
         fake::install(move |op, [command, arg, _]| {
             assert_eq!(op, Op::EventChannel);
-            // SAFETY: for each command the structure it names is alive at `arg`.
-            unsafe {
-                match command {
-                    EVTCHNOP_BIND_INTERDOMAIN => (*(arg as *mut BindInterdomain)).local_port = 70,
-                    EVTCHNOP_BIND_VIRQ => (*(arg as *mut BindVirq)).port = 71,
-                    EVTCHNOP_ALLOC_UNBOUND => (*(arg as *mut AllocUnbound)).port = 72,
-                    EVTCHNOP_CLOSE => log.borrow_mut().push(*(arg as *const u32)),
-                    EVTCHNOP_STATUS => {
-                        let of = &mut *(arg as *mut StatusOf);
-                        let [status, first, second, _] = statuses;
-                        (of.status, of.detail) = (status, [first, second]);
-                    }
-                    _ => return -38,
+            match command {
+                EVTCHNOP_BIND_INTERDOMAIN => at::<BindInterdomain>(arg).local_port = 70,
+                EVTCHNOP_BIND_VIRQ => at::<BindVirq>(arg).port = 71,
+                EVTCHNOP_ALLOC_UNBOUND => at::<AllocUnbound>(arg).port = 72,
+                EVTCHNOP_CLOSE => log.borrow_mut().push(*at::<u32>(arg)),
+                EVTCHNOP_STATUS => {
+                    let [status, first, second, _] = statuses;
+                    let of = at::<StatusOf>(arg);
+                    (of.status, of.detail) = (status, [first, second]);
                 }
+                _ => return -38,
             }
             0
         });

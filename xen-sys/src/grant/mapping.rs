@@ -192,10 +192,8 @@ impl ReadOnlyMapping {
 
 #[cfg(test)]
 mod tests {
-    use std::boxed::Box;
-    use std::cell::RefCell;
+    use core::cell::RefCell;
     use std::rc::Rc;
-    use std::vec::Vec;
 
     use super::*;
     use crate::hypercall::{Op, fake};

@@ -180,6 +180,7 @@ const fn narrow(count: usize) -> u32 {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "test data is small, or meant to wrap")]
 mod tests {
     use std::collections::VecDeque;
 

@@ -333,6 +333,7 @@ impl<P: Shared, W: FnMut(), N: FnMut()> WriteReady for Blocking<P, W, N> {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "test data is small, or meant to wrap")]
 mod tests {
     use core::cell::{Cell, RefCell};
 
