@@ -3,6 +3,9 @@ use alloc::vec::Vec;
 use core::convert::Infallible;
 
 use embedded_io::{ErrorType, Read, ReadReady, Write};
+use proptest::collection::vec;
+use proptest::prelude::{Strategy, any, prop_assert, prop_oneof, proptest};
+use proptest::test_runner::Config;
 use zerocopy::IntoBytes;
 
 use super::codec::{Nonsense, encode};
@@ -274,4 +277,39 @@ fn the_home_of_a_domain() {
     let mut client = client(&[frame(Op::GetDomainPath, 1, 0, b"/local/domain/7\0")]);
     assert_eq!(client.domain_path(DomId(7)), Ok("/local/domain/7".into()));
     assert_eq!(sent(client), frame(Op::GetDomainPath, 1, 0, b"7\0"));
+}
+
+/// Frames that come close to what a server would say, in any order.
+fn frames() -> impl Strategy<Value = Vec<u8>> {
+    let text = prop_oneof!["[a-c/0-9]{0,4}", "OK", "ENOENT", "E2BIG", "[nrwb][0-9]{1,6}"];
+    let payload = vec((text, 0_usize..3), 0..4).prop_map(|strings| {
+        let terminated = |(text, nuls)| [String::into_bytes(text), [0].repeat(nuls)].concat();
+        strings.into_iter().flat_map(terminated).collect::<Vec<u8>>()
+    });
+    let kind = proptest::sample::select(&Op::ALL[..]);
+    let one = (kind, 0_u32..6, 0_u32..2, payload)
+        .prop_map(|(kind, req_id, tx_id, payload)| frame(kind, req_id, tx_id, &payload));
+    let noise = vec(any::<u8>(), 0..40);
+    vec(prop_oneof![9 => one, 1 => noise], 0..12).prop_map(|frames| frames.concat())
+}
+
+proptest! {
+    #![proptest_config(Config { failure_persistence: None, ..Config::default() })]
+
+    #[test]
+    fn nothing_a_server_says_is_fatal(input in frames(), piece in 1_usize..20) {
+        let mut client = Client::new(Canned { input, at: 0, piece, output: Vec::new() });
+        for _ in 0..3 {
+            let _ = client.read("/a");
+            let _ = client.directory("/a");
+            let _ = client.perms("/a");
+            let _ = client.watch("/a", "t");
+            let _ = client.transact(|tx| tx.write("/a", b"v"));
+            let _ = client.domain_path(DomId(1));
+            while let Ok(Some(event)) = client.poll_event() {
+                prop_assert!(!event.path().contains('\0'), "a path without a NUL");
+                prop_assert!(!event.token().contains('\0'), "a token without a NUL");
+            }
+        }
+    }
 }
