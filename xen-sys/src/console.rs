@@ -203,14 +203,14 @@ mod tests {
 
     use super::*;
     use crate::hypercall::{Op, fake};
-    use crate::page::OwnPage;
+    use crate::page::OwnPages;
 
     std::thread_local! {
         pub(super) static PORT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     }
 
     /// A console at port 1, and how many events it sent.
-    fn console() -> (Console<OwnPage>, Rc<RefCell<usize>>) {
+    fn console() -> (Console<OwnPages>, Rc<RefCell<usize>>) {
         let sent = Rc::new(RefCell::new(0));
         let count = sent.clone();
         fake::install(move |op, _| {
@@ -218,11 +218,11 @@ mod tests {
             *count.borrow_mut() += 1;
             0
         });
-        (Console::over(OwnPage::zeroed().unwrap(), Some(Port(1))), sent)
+        (Console::over(OwnPages::zeroed(1).unwrap(), Some(Port(1))), sent)
     }
 
     /// What the daemon reads.
-    fn drain(console: &Console<OwnPage>) -> String {
+    fn drain(console: &Console<OwnPages>) -> String {
         let region = Region::of(&console.page);
         let mut bytes = vec![0; 4096];
         let count = Reader::attach(OUT, region).read(region, &mut bytes).unwrap();

@@ -6,7 +6,7 @@
 //! first call asks CPUID for the vendor, so that a fault handler may call at any time.
 //!
 //! The operations themselves are in the modules that own their meaning; they reach Xen
-//! through [`call`] only.
+//! through this one only.
 
 use core::sync::atomic::{AtomicU8, Ordering};
 

@@ -4,7 +4,7 @@
 //! identity-mapped and writable, so that a page's address is its guest-physical address.
 //! `xen-pvh-boot` sets that up before any Rust runs.
 
-use alloc::alloc::alloc_zeroed;
+use alloc::alloc::{alloc_zeroed, dealloc};
 use alloc::boxed::Box;
 use core::alloc::Layout;
 use core::ptr::NonNull;
@@ -76,41 +76,57 @@ pub unsafe trait Shared {
     }
 }
 
-/// A page of our own RAM, taken from the heap to be shared; goes back when dropped.
+/// Pages of our own RAM, adjacent, taken from the heap to be shared; go back when dropped.
 #[derive(Debug)]
-pub struct OwnPage(NonNull<Page>);
+pub struct OwnPages {
+    first: NonNull<Page>,
+    count: usize,
+}
 
-impl OwnPage {
-    /// Takes a page of zeros from the heap, or `None` when there is no more.
+impl OwnPages {
+    /// Takes `count` pages of zeros from the heap, or `None` when there are no more.
     #[must_use]
-    pub fn zeroed() -> Option<Self> {
-        Page::zeroed().map(Self::from)
+    pub fn zeroed(count: usize) -> Option<Self> {
+        let layout = Self::layout(count).filter(|layout| layout.size() > 0)?;
+        // SAFETY: the layout's size is not zero.
+        let first = NonNull::new(unsafe { alloc_zeroed(layout) })?.cast();
+        Some(Self { first, count })
     }
 
-    /// Where it is.
+    /// How many pages there are.
     #[must_use]
-    pub fn gfn(&self) -> Gfn {
-        Gfn::holding(self.0.as_ptr() as u64)
+    pub const fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Where each of them is.
+    pub fn frames(&self) -> impl ExactSizeIterator<Item = Gfn> + use<> {
+        let first = Gfn::holding(self.first.as_ptr() as u64);
+        (0..self.count).map(move |number| Gfn(first.0 + number as u64))
+    }
+
+    fn layout(count: usize) -> Option<Layout> {
+        Layout::array::<Page>(count).ok()
     }
 }
 
-impl From<Box<Page>> for OwnPage {
-    fn from(page: Box<Page>) -> Self {
-        Self(NonNull::from(Box::leak(page)))
-    }
-}
-
-impl Drop for OwnPage {
+impl Drop for OwnPages {
     fn drop(&mut self) {
-        // SAFETY: came from a `Box` in the only constructor, and nobody else frees it.
-        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+        if let Some(layout) = Self::layout(self.count) {
+            // SAFETY: allocated in `zeroed` with this layout, and nobody else frees it.
+            unsafe { dealloc(self.first.as_ptr().cast(), layout) };
+        }
     }
 }
 
-// SAFETY: heap memory of a whole page, ours until dropped; no reference to it was kept.
-unsafe impl Shared for OwnPage {
+// SAFETY: heap memory of whole pages, ours until dropped; no reference to it was kept.
+unsafe impl Shared for OwnPages {
     fn base(&self) -> NonNull<u8> {
-        self.0.cast()
+        self.first.cast()
+    }
+
+    fn len(&self) -> usize {
+        self.count * PAGE_SIZE
     }
 }
 
@@ -165,9 +181,13 @@ mod tests {
     }
 
     #[test]
-    fn an_own_page_knows_its_frame() {
-        let page = OwnPage::zeroed().unwrap();
-        assert_eq!(page.gfn().address(), page.base().as_ptr() as u64);
-        assert_eq!(page.len(), PAGE_SIZE);
+    fn own_pages_know_their_frames() {
+        let pages = OwnPages::zeroed(3).unwrap();
+        let frames: Vec<u64> = pages.frames().map(Gfn::address).collect();
+        let base = pages.base().as_ptr() as u64;
+        assert_eq!(frames, [base, base + 4096, base + 8192]);
+        assert_eq!(pages.len(), 3 * PAGE_SIZE);
+        assert!(OwnPages::zeroed(0).is_none(), "no page is no memory to share");
+        assert!(OwnPages::zeroed(usize::MAX).is_none(), "more than there can be is an answer");
     }
 }

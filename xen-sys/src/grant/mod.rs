@@ -16,13 +16,13 @@ use core::fmt;
 use crate::hypercall::{self, Op};
 use crate::ids::Errno;
 
-//copy
+pub mod copy;
 mod mapping;
-//table
+mod table;
 mod window;
 
 pub use mapping::{GrantMapping, MapError, ReadOnlyMapping};
-//pub use table::{Access, GrantError, GrantTable, Granted, OpenError};
+pub use table::{Access, GrantError, GrantTable, Granted, OpenError};
 pub use window::{ClaimError, GfnWindow};
 
 /// Why Xen refused one grant operation, `GNTST_*` below zero.

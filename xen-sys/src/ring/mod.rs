@@ -13,7 +13,7 @@
 use core::fmt;
 
 pub mod shared;
-//slots
+pub mod slots;
 pub mod stream;
 pub mod xenstore;
 

@@ -208,11 +208,11 @@ mod tests {
     use core::sync::atomic::Ordering;
 
     use super::*;
-    use crate::page::{OwnPage, PAGE_SIZE};
+    use crate::page::{OwnPages, PAGE_SIZE};
 
     #[test]
     fn copies_of_every_length_and_place_move_exactly_their_bytes() {
-        let page = OwnPage::zeroed().unwrap();
+        let page = OwnPages::zeroed(1).unwrap();
         let region = Region::of(&page);
         let pattern: Vec<u8> = (0..1100u32).map(|i| (i * 31 % 251) as u8).collect();
         for len in (0..70).chain([127, 128, 511, 512, 513, 1000, 1024, 1031]) {
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn words_are_where_their_offset_says() {
-        let page = OwnPage::zeroed().unwrap();
+        let page = OwnPages::zeroed(1).unwrap();
         let region = Region::of(&page);
         region.word(2052).store(0x0403_0201, Ordering::Relaxed);
         assert_eq!(region.byte(2054).load(Ordering::Relaxed), 3);
@@ -246,7 +246,7 @@ mod tests {
     #[test]
     #[should_panic = "outside 4096 shared bytes"]
     fn a_range_beyond_the_page_is_our_mistake() {
-        let page = OwnPage::zeroed().unwrap();
+        let page = OwnPages::zeroed(1).unwrap();
         Region::of(&page).copy_in(4090, &[0; 7]);
     }
 }

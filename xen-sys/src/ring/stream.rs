@@ -187,13 +187,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::page::{OwnPage, PAGE_SIZE};
+    use crate::page::{OwnPages, PAGE_SIZE};
 
     const HALF: Half = Half::new(512, 64, 4, 0);
 
     /// A page whose indexes both stand at `start`.
-    fn page_at(start: u32) -> OwnPage {
-        let page = OwnPage::zeroed().unwrap();
+    fn page_at(start: u32) -> OwnPages {
+        let page = OwnPages::zeroed(1).unwrap();
         for offset in [HALF.prod, HALF.cons] {
             Region::of(&page).word(offset as usize).store(start, Ordering::Relaxed);
         }

@@ -338,20 +338,20 @@ mod tests {
     use core::cell::{Cell, RefCell};
 
     use super::*;
-    use crate::page::{OwnPage, PAGE_SIZE};
+    use crate::page::{OwnPages, PAGE_SIZE};
 
     /// A second handle to a page, as the other end has one.
     struct Also(core::ptr::NonNull<u8>);
 
-    // SAFETY: used while the `OwnPage` it came from lives.
+    // SAFETY: used while the `OwnPages` it came from lives.
     unsafe impl Shared for Also {
         fn base(&self) -> core::ptr::NonNull<u8> {
             self.0
         }
     }
 
-    fn pair() -> (Server<OwnPage>, Client<Also>) {
-        let page = OwnPage::zeroed().unwrap();
+    fn pair() -> (Server<OwnPages>, Client<Also>) {
+        let page = OwnPages::zeroed(1).unwrap();
         let also = Also(page.base());
         (Server::attach(page), Client::attach(also))
     }
