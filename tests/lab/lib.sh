@@ -1,4 +1,4 @@
-# What the lab's scripts say their expectations with. To be read by a POSIX shell, in dom0.
+# What the lab's scripts say their expectations with. To be read by dom0's shell.
 
 set -eu
 . /lab/config
@@ -15,11 +15,19 @@ fail() {
     exit 1
 }
 
+# patiently COMMAND...: runs it, a program for a minute at most.
+patiently() {
+    case $(command -v "$1") in
+    /*) timeout 60 "$@" ;;
+    *) "$@" ;;
+    esac
+}
+
 # expect WHAT COMMAND...: the command succeeds.
 expect() {
-    what=$1
+    local what=$1 output status
     shift
-    if output=$(timeout 60 "$@" 2>&1); then
+    if output=$(patiently "$@" 2>&1); then
         echo "ok: $what"
     else
         status=$?
@@ -30,10 +38,9 @@ expect() {
 
 # refuse WHAT PATTERN COMMAND...: the command fails, and says why.
 refuse() {
-    what=$1
-    pattern=$2
+    local what=$1 pattern=$2 output
     shift 2
-    if output=$(timeout 60 "$@" 2>&1); then
+    if output=$(patiently "$@" 2>&1); then
         echo "$output"
         fail "$what: \`$*\` succeeded"
     elif echo "$output" | grep -q "$pattern"; then
@@ -46,25 +53,98 @@ refuse() {
 
 # equal WHAT WANTED COMMAND...: the command prints exactly that.
 equal() {
-    what=$1
-    wanted=$2
+    local what=$1 wanted=$2 found
     shift 2
-    found=$(timeout 60 "$@" 2>&1) || true
+    found=$(patiently "$@" 2>&1) || true
     [ "$found" = "$wanted" ] || fail "$what: \`$*\` printed '$found', not '$wanted'"
     echo "ok: $what"
 }
 
 # eventually SECONDS COMMAND...: the command succeeds within that time.
 eventually() {
-    seconds=$1
+    local seconds=$1 output until
     shift
     until=$(($(date +%s) + seconds))
-    until output=$(timeout 60 "$@" 2>&1); do
+    until output=$(patiently "$@" 2>&1); do
         if [ "$(date +%s)" -ge "$until" ]; then
             echo "$output"
             fail "not within $seconds s: \`$*\`"
         fi
-        sleep 0.3
+        sleep 0.5
     done
     echo "ok: $*"
+}
+
+# domid NAME: prints a domain's number.
+domid() {
+    timeout 60 xl domid "$1"
+}
+
+# listed NAME: whether xl lists a domain of that name.
+listed() {
+    timeout 60 xl list | awk -v name="$1" '$1 == name { found = 1 } END { exit !found }'
+}
+
+# state NAME: prints the domain's state as in `xl list`, or nothing.
+state() {
+    timeout 60 xl list | awk -v name="$1" '$1 == name { print $5 }'
+}
+
+# crashed NAME: whether the domain stands there as crashed.
+crashed() {
+    case $(state "$1") in
+    ????c?) ;;
+    *) return 1 ;;
+    esac
+}
+
+# gone NAME DOMID: nothing of the domain is left, neither in Xen nor in the store.
+gone() {
+    ! listed "$1" && ! listed "(null)" && ! xenstore-exists "/local/domain/$2"
+}
+
+# printed DOMID TEXT: whether the domain wrote that to port 0xe9.
+printed() {
+    xl dmesg | grep -F "(d$1) " | grep -qF -e "$2"
+}
+
+# ready SECONDS NAME...: each of these Linux guests is up and listens to `in_guest`.
+ready() {
+    local seconds=$1 guest
+    shift
+    for guest in "$@"; do
+        eventually "$seconds" xenstore-exists "/local/domain/$(domid "$guest")/data/ready"
+    done
+}
+
+# in_guest NAME COMMAND...: a Linux guest runs this in its shell; prints what it printed
+# (2,000 bytes at most) and ends with its status. The guest's init tells how that works.
+in_guest() {
+    local data line number result until
+    data=/local/domain/$(domid "$1")/data
+    shift
+    number=$(($(cat /tmp/asked 2>/dev/null || echo 0) + 1))
+    echo "$number" >/tmp/asked
+    line=
+    for word in "$@"; do
+        line="$line '$(printf %s "$word" | sed "s/'/'\\\\''/g")'"
+    done
+    xenstore-write "$data/run" "$number$line" || fail "cannot ask the guest"
+    until=$(($(date +%s) + 60))
+    until result=$(xenstore-read "$data/result" 2>/dev/null) && [ "${result% *}" = "$number" ]; do
+        [ "$(date +%s)" -lt "$until" ] || fail "the guest does not answer to:$line"
+        sleep 0.3
+    done
+    printf '%b\n' "$(xenstore-read "$data/output")"
+    return "${result#* }"
+}
+
+# store_console: prints what the store's domain wrote on its console.
+store_console() {
+    cat /var/log/xen/console/guest-Xenstore.log
+}
+
+# store_heap: prints how many bytes of its heap the store's domain uses.
+store_heap() {
+    xenstore-control memreport | sed -n 's/.*heap.* \([0-9]*\) bytes in use.*/\1/p'
 }

@@ -41,6 +41,8 @@ diagnose() {
         status=70
     fi
     [ "$status" -eq 0 ] || diagnose </dev/null
+    # On a line of its own, whatever came before it.
+    echo
     echo "lab $TOKEN exit $status"
 } >&3 2>&1
 

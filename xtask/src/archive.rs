@@ -48,11 +48,6 @@ impl<W: Write> Archive<W> {
         self.entry(path, LINK, points_to.as_bytes())
     }
 
-    /// Whether something of that path was added already.
-    pub(crate) fn contains(&self, path: &str) -> bool {
-        self.present.contains(path)
-    }
-
     /// Ends the archive and hands back what it was written to.
     pub(crate) fn finish(self) -> Result<W> {
         Ok(newc::trailer(self.out)?)

@@ -11,6 +11,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
+use crate::progress::Progress;
+
 /// What of a lab the user sees while it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Echo {
@@ -54,6 +56,7 @@ impl Console {
         log: &Path,
         token: &str,
         echo: Echo,
+        progress: &Progress,
     ) -> Result<Self> {
         let log = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
         let (sender, chunks) = mpsc::channel();
@@ -64,6 +67,7 @@ impl Console {
             started: Instant::now(),
             verdict: format!("lab {token} exit "),
             echo,
+            progress: progress.clone(),
             unfinished: [Vec::new(), Vec::new()],
         };
         Ok(Self { chunks, transcript, at_prompt: false })
@@ -124,6 +128,7 @@ struct Transcript {
     /// What the script's last line begins with.
     verdict: String,
     echo: Echo,
+    progress: Progress,
     unfinished: [Vec<u8>; 2],
 }
 
@@ -155,8 +160,8 @@ impl Transcript {
             return Ok(status);
         }
         match self.echo {
-            Echo::Everything => println!("{seconds:7.2}  {mark}{line}"),
-            Echo::Script if port == Port::Script => println!("{line}"),
+            Echo::Everything => self.progress.say(format_args!("{seconds:7.2}  {mark}{line}")),
+            Echo::Script if port == Port::Script => self.progress.say(line),
             Echo::Script | Echo::Nothing => {}
         }
         Ok(None)
@@ -173,7 +178,9 @@ mod tests {
     fn heard(console: &'static [u8], script: &'static [u8]) -> (Vec<Event>, String) {
         let unique = format!("xtask-console-{}-{:p}", std::process::id(), script);
         let log = env::temp_dir().join(unique);
-        let mut both = Console::new((console, script), &log, "5eed", Echo::Nothing).unwrap();
+        let mut both =
+            Console::new((console, script), &log, "5eed", Echo::Nothing, &Progress::default())
+                .unwrap();
         let mut events = Vec::new();
         while events.last() != Some(&Event::Closed) {
             events.extend(both.next(Duration::from_secs(5)).unwrap());

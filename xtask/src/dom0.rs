@@ -74,7 +74,8 @@ pub(crate) fn write(
             dom0.copy(&format!("/boot/{image}"), &built)?;
         }
     }
-    dom0.copy("/boot/vmlinuz", &tree.linux()?)?;
+    dom0.copy("/etc/xen/xl.conf", &tree.file("etc/xen/xl.conf"))?;
+    dom0.copy("/boot/linux", &tree.linux())?;
     dom0.file("/boot/guest.img", &linux_guest(tree)?)?;
 
     let mut order = String::new();

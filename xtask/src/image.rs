@@ -17,7 +17,17 @@ pub(crate) fn build(ws: &Workspace, progress: &Progress) -> Result<()> {
     // The profile of that name puts them there; rustc strips by itself.
     let output = ws
         .cargo()
-        .args(["build", "--profile", "image", "--package", "stubdom", "--package", "guests"])
+        .args([
+            "build",
+            "--profile",
+            "image",
+            "--package",
+            "stubdom",
+            "--package",
+            "guests",
+            "--message-format",
+            "short",
+        ])
         .stdin(Stdio::null())
         .output()?;
     step.finish(output.status.success());

@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, ValueEnum};
+use clap::{Args, Parser, ValueEnum};
 
 use crate::console::{Console, Echo, Event};
 use crate::dom0::{self, Contents};
 use crate::interrupt;
+use crate::progress::Progress;
 use crate::qemu::{Accelerator, Machine};
 use crate::tree::Tree;
 use crate::workspace::Workspace;
@@ -43,9 +44,9 @@ pub(crate) struct Config {
     /// How far the store domain's memory may grow, in MiB
     #[arg(long, value_name = "MB")]
     pub(crate) maxmem: Option<u32>,
-    /// More words for the store's command line
+    /// More words for the store's command line (may be repeated)
     #[arg(long, value_name = "STR")]
-    pub(crate) param: Option<String>,
+    pub(crate) param: Vec<String>,
     /// Seconds until the lab is given up
     #[arg(long, value_name = "S", default_value_t = 300)]
     pub(crate) timeout: u64,
@@ -58,9 +59,32 @@ pub(crate) struct Config {
     /// Memory of the whole machine, in MiB
     #[arg(long, value_name = "MB", default_value_t = 2048)]
     pub(crate) ram: u32,
+    /// The Debian release to take Xen, Linux and QEMU from, if not this machine's
+    #[arg(long)]
+    pub(crate) suite: Option<String>,
     /// A file of this machine to put into dom0's /lab/with (may be repeated)
     #[arg(long, value_name = "FILE")]
     pub(crate) with: Vec<PathBuf>,
+}
+
+impl Config {
+    /// The lab that a script asks for with a line `# lab: OPTIONS`; none if it has no such line.
+    pub(crate) fn of_script(text: &str) -> Result<Option<Self>> {
+        #[derive(Parser)]
+        #[command(no_binary_name = true)]
+        struct Line {
+            #[command(flatten)]
+            config: Config,
+        }
+        let Some(words) = words_of_script(text) else { return Ok(None) };
+        Ok(Some(Line::try_parse_from(words)?.config))
+    }
+}
+
+/// The options on a script's line `# lab: OPTIONS`.
+pub(crate) fn words_of_script(text: &str) -> Option<impl Iterator<Item = &str>> {
+    let line = text.lines().find_map(|line| line.strip_prefix("# lab:"))?;
+    Some(line.split_whitespace())
 }
 
 /// How a lab ended.
@@ -101,55 +125,66 @@ impl Report {
     }
 }
 
-/// Boots the lab and runs `script` in its dom0.
-///
-/// `name` names the folder of the log. With `shell`, dom0's prompt follows the script and the
-/// lab lasts until it is left.
-pub(crate) fn run(
-    ws: &Workspace,
-    tree: &Tree,
-    name: &str,
-    script: &[u8],
-    config: &Config,
-    echo: Echo,
-    shell: bool,
-) -> Result<Report> {
-    let place = Place::take(&ws.lab()?, name)?;
-    let token = token()?;
-    let settings = settings(config, &token, shell);
-    let contents = Contents { script, config: &settings, with: &config.with };
-    let initramfs = File::create(place.path.join("dom0.img"))?;
-    dom0::write(ws, tree, &contents, initramfs).context("cannot build dom0")?;
+/// A lab to be run.
+#[derive(Debug)]
+pub(crate) struct Run<'a> {
+    /// Names the folder of the log.
+    pub(crate) name: &'a str,
+    /// What dom0 is to do, in the language of its shell.
+    pub(crate) script: &'a [u8],
+    pub(crate) config: &'a Config,
+    /// Whether dom0's prompt follows the script; the lab then lasts until it is left.
+    pub(crate) shell: bool,
+}
 
-    let machine = Machine { ram: config.ram, accel: config.accel, icount: config.icount, shell };
-    let log = place.path.join("console.log");
-    let mut qemu = machine.start(tree, &place.path)?;
-    let mut console = Console::new(qemu.take_outputs()?, &log, &token, echo)?;
-    let mut deadline = Some(Instant::now() + Duration::from_secs(config.timeout));
-    let mut verdict = None;
-    let ending = loop {
-        match console.next(Duration::from_millis(200))? {
-            Some(Event::Verdict(status)) if shell => {
-                verdict = Some(status);
-                console.open_prompt();
-                // Whoever types at a terminal may take as long as it takes.
-                deadline = deadline.filter(|_| !stdin().is_terminal());
+impl Run<'_> {
+    /// Boots the host, runs the script and waits for its end.
+    pub(crate) fn start(
+        &self,
+        ws: &Workspace,
+        tree: &Tree,
+        echo: Echo,
+        progress: &Progress,
+    ) -> Result<Report> {
+        let Self { config, shell, .. } = *self;
+        let place = Place::take(&ws.lab()?, self.name)?;
+        let token = token()?;
+        let settings = settings(config, &token, shell);
+        let contents = Contents { script: self.script, config: &settings, with: &config.with };
+        let initramfs = File::create(place.path.join("dom0.img"))?;
+        dom0::write(ws, tree, &contents, initramfs).context("cannot build dom0")?;
+
+        let machine =
+            Machine { ram: config.ram, accel: config.accel, icount: config.icount, shell };
+        let log = place.path.join("console.log");
+        let mut qemu = machine.start(tree, &place.path)?;
+        let mut console = Console::new(qemu.take_outputs()?, &log, &token, echo, progress)?;
+        let mut deadline = Some(Instant::now() + Duration::from_secs(config.timeout));
+        let mut verdict = None;
+        let ending = loop {
+            match console.next(Duration::from_millis(200))? {
+                Some(Event::Verdict(status)) if shell => {
+                    verdict = Some(status);
+                    console.open_prompt();
+                    // Whoever types at a terminal may take as long as it takes.
+                    deadline = deadline.filter(|_| !stdin().is_terminal());
+                }
+                Some(Event::Verdict(status)) => break Ending::Verdict(status),
+                Some(Event::Closed) => break verdict.map_or(Ending::Stopped, Ending::Verdict),
+                None => {}
             }
-            Some(Event::Verdict(status)) => break Ending::Verdict(status),
-            Some(Event::Closed) => break verdict.map_or(Ending::Stopped, Ending::Verdict),
-            None => {}
-        }
-        if interrupt::wanted() {
-            break Ending::Interrupted;
-        }
-        if deadline.is_some_and(|deadline| Instant::now() > deadline) {
-            break Ending::TimedOut;
-        }
-    };
-    qemu.stop()?;
-    console.close()?;
-    let _ = fs::remove_file(place.path.join("dom0.img"));
-    Ok(Report { ending, log })
+            if interrupt::wanted() {
+                break Ending::Interrupted;
+            }
+            if deadline.is_some_and(|deadline| Instant::now() > deadline) {
+                break Ending::TimedOut;
+            }
+        };
+        qemu.stop()?;
+        console.close()?;
+        let _ = fs::remove_file(place.path.join("dom0.img"));
+        Ok(Report { ending, log })
+    }
 }
 
 /// A folder of its own for each running lab.
@@ -195,7 +230,7 @@ fn settings(config: &Config, token: &str, shell: bool) -> String {
     line("STORE", &store.unwrap_or_default());
     line("MEMORY", &config.memory.to_string());
     line("MAXMEM", &config.maxmem.map(|mb| mb.to_string()).unwrap_or_default());
-    line("PARAM", config.param.as_deref().unwrap_or_default());
+    line("PARAM", &config.param.join(" "));
     line("TOKEN", token);
     line("SHELL_AFTER", if shell { "yes" } else { "" });
     text

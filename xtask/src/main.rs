@@ -4,14 +4,17 @@ mod archive;
 mod console;
 mod dom0;
 mod image;
+mod inflate;
 mod interrupt;
 mod lab;
 mod packages;
 mod progress;
 mod qemu;
+mod suite;
 mod tree;
 mod workspace;
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -20,13 +23,15 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
 use crate::console::Echo;
-use crate::lab::{Ending, Store};
+use crate::lab::{Config, Ending, Store};
 use crate::progress::Progress;
 use crate::workspace::Workspace;
 
+const DEMONSTRATION: &str = include_str!("../lab/demonstration.sh");
+
 /// Builds the image, runs a Xen host in QEMU, runs every test
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask")]
+#[command(name = "cargo xtask", args_override_self = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -34,25 +39,35 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Shows the whole at work: a Xen host, our Xenstore, a stock Linux guest
+    Run {
+        /// Leave the terminal at dom0's prompt afterwards
+        #[arg(long)]
+        shell: bool,
+    },
+    /// Runs everything that CI runs
+    Test {
+        /// Only the checks with this in their names
+        #[arg(long, value_name = "PATTERN")]
+        only: Option<String>,
+        /// Only name the checks
+        #[arg(long)]
+        list: bool,
+    },
     /// Builds target/image/stubdom and target/image/guest
     Image,
     /// Runs a shell script in dom0 of a fresh Xen host; exits with its status
-    Lab(LabArguments),
-}
-
-#[derive(Debug, clap::Args)]
-struct LabArguments {
-    /// The script, a file of this machine
-    script: PathBuf,
-    #[command(flatten)]
-    config: lab::Config,
-    /// The Debian release to take Xen, Linux and QEMU from, if not this machine's
-    #[arg(long)]
-    suite: Option<String>,
+    #[command(args_override_self = true)]
+    Lab {
+        /// The script; options on its line `# lab:` hold unless they are given here
+        script: PathBuf,
+        #[command(flatten)]
+        config: Config,
+    },
 }
 
 fn main() -> ExitCode {
-    match run(Arguments::parse().command) {
+    match run(arguments().command) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -61,40 +76,77 @@ fn main() -> ExitCode {
     }
 }
 
+/// The command line, with what a lab's script says about itself put before what the user says.
+fn arguments() -> Arguments {
+    let given = Arguments::parse();
+    let Command::Lab { script, .. } = &given.command else { return given };
+    let Ok(text) = fs::read_to_string(script) else { return given };
+    let Some(words) = lab::words_of_script(&text) else { return given };
+    let mut line: Vec<_> = env::args_os().take(2).collect();
+    line.extend(words.map(Into::into));
+    line.extend(env::args_os().skip(2));
+    Arguments::parse_from(line)
+}
+
 fn run(command: Command) -> Result<ExitCode> {
     interrupt::install()?;
     let ws = Workspace::locate()?;
     let progress = Progress::default();
     match command {
+        Command::Run { shell } => demonstrate(&ws, &progress, shell),
+        Command::Test { only, list: true } => {
+            suite::list(&ws, only.as_deref())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Test { only, list: false } => {
+            let passed = suite::run(&ws, only.as_deref(), &progress)?;
+            Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
         Command::Image => {
             image::build(&ws, &progress)?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Lab(arguments) => run_script(&ws, &progress, &arguments),
+        Command::Lab { script, config } => run_script(&ws, &progress, &script, &config),
     }
 }
 
-fn run_script(ws: &Workspace, progress: &Progress, arguments: &LabArguments) -> Result<ExitCode> {
-    let LabArguments { script, config, suite } = arguments;
+/// Boots the host and lets a script narrate what there is to see.
+fn demonstrate(ws: &Workspace, progress: &Progress, shell: bool) -> Result<ExitCode> {
+    image::build(ws, progress)?;
+    let config = Config::of_script(DEMONSTRATION)?.context("it says what lab it wants")?;
+    let tree = packages::unpacked(&ws.lab()?, None, progress)?;
+    progress.say("...   booting a Xen host in QEMU, without KVM: the first words in some 15 s");
+    let lab = lab::Run { name: "run", script: DEMONSTRATION.as_bytes(), config: &config, shell };
+    let report = lab.start(ws, &tree, Echo::Script, progress)?;
+    progress.say(format_args!(
+        "{}; the log of Xen, dom0 and the store: {}",
+        report.words(),
+        ws.shown(&report.log)
+    ));
+    Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn run_script(
+    ws: &Workspace,
+    progress: &Progress,
+    script: &Path,
+    config: &Config,
+) -> Result<ExitCode> {
     let text = fs::read(script).with_context(|| format!("cannot read {}", script.display()))?;
     match image::build(ws, progress) {
         // The other stores are for comparing: they must work while the image does not build.
         Err(error) if config.store != Store::Stubdom => progress.say(format_args!("{error}")),
         built => built?,
     }
-    let tree = packages::unpacked(&ws.lab()?, suite.as_deref(), progress)?;
-    let name = name_of(script);
-    let report = lab::run(ws, &tree, &name, &text, config, Echo::Everything, false)?;
-    progress.say(format_args!("{}: {}; log: {}", name, report.words(), ws.shown(&report.log)));
+    let tree = packages::unpacked(&ws.lab()?, config.suite.as_deref(), progress)?;
+    let name = script.file_stem().context("the script has a name")?.to_string_lossy();
+    let lab = lab::Run { name: &name, script: &text, config, shell: false };
+    let report = lab.start(ws, &tree, Echo::Everything, progress)?;
+    progress.say(format_args!("{name}: {}; log: {}", report.words(), ws.shown(&report.log)));
     Ok(match report.ending {
         Ending::Verdict(status) => u8::try_from(status).map_or(ExitCode::FAILURE, ExitCode::from),
         Ending::TimedOut => ExitCode::from(124),
         Ending::Interrupted => ExitCode::from(130),
         Ending::Stopped => ExitCode::FAILURE,
     })
-}
-
-/// A script's name without its folder and suffix.
-fn name_of(script: &Path) -> String {
-    script.file_stem().map_or_else(|| "lab".to_owned(), |name| name.to_string_lossy().into_owned())
 }

@@ -3,15 +3,15 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 
 use anyhow::{Context, Result, bail, ensure};
 use core::time::Duration;
-use flate2::read::GzDecoder;
 
+use crate::inflate;
 use crate::progress::Progress;
 use crate::tree::Tree;
 
@@ -26,7 +26,7 @@ const WANTED: [&str; 6] = [
 ];
 
 /// Raised when the unpacked tree of an older checkout will not do any more.
-const REVISION: u32 = 1;
+const REVISION: u32 = 2;
 
 const ATTEMPTS: u32 = 4;
 
@@ -52,7 +52,10 @@ pub(crate) fn unpacked(lab: &Path, suite: Option<&str>, progress: &Progress) -> 
     let packages = apt.download(progress)?;
     unpack(&packages, &root, progress)?;
     let tree = Tree::open(root)?;
-    inflate(&tree.packed_hypervisor()?, &tree.hypervisor())?;
+    let hypervisor = fs::read(tree.packed_hypervisor()?)?;
+    fs::write(tree.hypervisor(), inflate::plain(&hypervisor)?)?;
+    let linux = fs::read(tree.packed_linux()?)?;
+    fs::write(tree.linux(), inflate::plain(inflate::linux_payload(&linux)?)?)?;
     fs::remove_dir_all(apt.archives())?;
     fs::write(stamp, asked)?;
     Ok(tree)
@@ -219,15 +222,5 @@ fn unpack(packages: &[PathBuf], root: &Path, progress: &Progress) -> Result<()> 
         step.advance();
     }
     step.finish(true);
-    Ok(())
-}
-
-/// QEMU's multiboot loader takes the hypervisor only as a plain ELF file.
-fn inflate(packed: &Path, plain: &Path) -> Result<()> {
-    let mut bytes = Vec::new();
-    GzDecoder::new(File::open(packed)?)
-        .read_to_end(&mut bytes)
-        .with_context(|| format!("cannot unpack {}", packed.display()))?;
-    fs::write(plain, bytes)?;
     Ok(())
 }

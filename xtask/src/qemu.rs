@@ -43,7 +43,7 @@ impl Machine {
     /// into its lines.
     pub(crate) fn start(&self, tree: &Tree, folder: &Path) -> Result<Qemu> {
         // Names without a folder: the loader splits the list of modules at commas and spaces.
-        for (name, path) in [("xen", tree.hypervisor()), ("vmlinuz", tree.linux()?)] {
+        for (name, path) in [("xen", tree.hypervisor()), ("linux", tree.linux())] {
             let _ = fs::remove_file(folder.join(name));
             symlink(path, folder.join(name))?;
         }
@@ -64,7 +64,7 @@ impl Machine {
             .args(["-nodefaults", "-display", "none", "-no-reboot", "-smp", "1"])
             .args(["-m", &self.ram.to_string()])
             .args(["-kernel", "xen", "-append", XEN])
-            .args(["-initrd", &format!("vmlinuz {LINUX},dom0.img")])
+            .args(["-initrd", &format!("linux {LINUX},dom0.img")])
             .args(self.processor())
             .args(self.serial_ports())
             .stdin(if self.shell { Stdio::inherit() } else { Stdio::null() })

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use goblin::elf::Elf;
 
+use crate::inflate;
+
 /// A root file system that nobody boots: the lab takes its parts out of it.
 #[derive(Debug)]
 pub(crate) struct Tree {
@@ -44,9 +46,15 @@ impl Tree {
         self.root.join("boot/xen")
     }
 
-    /// Debian's Linux, for dom0 and for guests.
-    pub(crate) fn linux(&self) -> Result<PathBuf> {
+    /// Linux as Debian ships it.
+    pub(crate) fn packed_linux(&self) -> Result<PathBuf> {
         only(&self.root.join("boot"), "vmlinuz-", "")
+    }
+
+    /// The same Linux as a plain ELF file, for dom0 and for guests: to unpack it at every start
+    /// would take an emulated processor longer than to boot it.
+    pub(crate) fn linux(&self) -> PathBuf {
+        self.root.join("boot/linux")
     }
 
     /// The folder of Xen's tools.
@@ -150,16 +158,12 @@ fn add_module(
     else {
         return Ok(());
     };
-    let bytes = read_module(path)?;
+    let bytes = inflate::plain(&fs::read(path)?)?;
     for needed in dependencies(&bytes)? {
         add_module(&needed, files, ordered)?;
     }
     ordered.push((name, bytes));
     Ok(())
-}
-
-fn read_module(path: &Path) -> Result<Vec<u8>> {
-    Ok(fs::read(path)?)
 }
 
 /// The `depends=` line of a module's `.modinfo` section.

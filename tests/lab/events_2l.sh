@@ -1,0 +1,10 @@
+# The store works with 2-level events.
+# lab: --store stubdom --memory 8 --maxmem 16 --param events=2l --timeout 420
+. /lab/lib.sh
+
+printed "$(xenstore-read /tool/xenstored/domid)" "TwoLevel events" ||
+    fail "the store does not say that it uses 2-level events"
+GUESTS="g1 g2"
+. /lab/store_tools.sh
+. /lab/test_xenstore.sh
+. /lab/linux_guests.sh

@@ -1,0 +1,68 @@
+# Xen's own command line tools find in the stub the Xenstore they know.
+# lab: --store stubdom --memory 8 --timeout 240
+. /lab/lib.sh
+
+say "the host came up"
+equal "dom0 has its name" Domain-0 xenstore-read /local/domain/0/name
+expect "xl lists domains" xl list
+listed Domain-0 || fail "xl list does not show Domain-0"
+if [ "$STORE" = stubdom ]; then
+    store=$(xenstore-read /tool/xenstored/domid)
+    [ "$store" -gt 0 ] || fail "/tool/xenstored/domid is '$store'"
+    equal "the store's domain is named" Xenstore xenstore-read "/local/domain/$store/name"
+    listed Xenstore || fail "xl list does not show the store's domain"
+fi
+
+say "reading and writing"
+expect "a node is written" xenstore-write /test/a/b one
+equal "and read" one xenstore-read /test/a/b
+equal "the nodes above it came by themselves" "" xenstore-read /test/a
+expect "three nodes in one call" xenstore-write /test/x 1 /test/y 2 /test/z ""
+equal "directories are listed" "a x y z" sh -c 'xenstore-list /test | sort | xargs'
+equal "a tree is shown" '/test/a = "" /test/a/b = "one"' \
+    sh -c 'xenstore-ls -f /test | head -n 2 | tr "\n" " " | sed "s/ $//"'
+expect "a node that is there exists" xenstore-exists /test/x
+refuse "one that is not there does not" "" xenstore-exists /test/nothing
+refuse "nor can it be read" "couldn't read path /test/nothing" xenstore-read /test/nothing
+refuse "nor listed" "could not list path /test/nothing" xenstore-list /test/nothing
+expect "a tree is removed" xenstore-rm /test/a
+refuse "with all below it" "couldn't read" xenstore-read /test/a/b
+refuse "what has no parent cannot be removed" "could not remove" xenstore-rm /no/such/thing
+
+say "sizes beyond a ring and beyond a message"
+long=$(head -c 3000 /dev/zero | tr '\0' x)
+expect "a value longer than the ring is written" xenstore-write /test/long "$long"
+equal "and read" "$long" xenstore-read /test/long
+nodes=
+for number in $(seq 300); do
+    nodes="$nodes /test/many/a-node-with-a-long-name-$number $number"
+done
+# shellcheck disable=SC2086
+expect "300 nodes in one call" xenstore-write $nodes
+equal "a directory longer than a message is listed" 300 sh -c 'xenstore-list /test/many | wc -l'
+equal "with every value" 300 xenstore-read /test/many/a-node-with-a-long-name-300
+
+say "permissions"
+expect "they are set" xenstore-chmod /test/x n0 r1 b2
+equal "and shown" '/test/x = "1"   (n0,r1,b2)' sh -c 'xenstore-ls -fp /test | grep "^/test/x "'
+expect "for a whole tree" xenstore-chmod -r /test/many n0 r3
+equal "down to each leaf" 301 sh -c 'xenstore-ls -fp /test | grep -c "(n0,r3)$"'
+
+say "watches"
+xenstore-watch -n 4 /test/watched >/tmp/events &
+eventually 10 grep -qx /test/watched /tmp/events
+xenstore-write /test/watched/deep/down 1
+xenstore-write /test/elsewhere 1
+xenstore-write /test/watched 2
+xenstore-rm /test/watched
+wait
+equal "a watch hears of everything at and below its node, and of nothing else" \
+    "/test/watched /test/watched/deep/down /test/watched /test/watched" xargs -a /tmp/events
+
+expect "all is cleared away" xenstore-rm /test
+refuse "and gone" "couldn't read" xenstore-read /test/x
+
+if [ "$STORE" = stubdom ]; then
+    say "the store's console"
+    eventually 10 grep -q serving /var/log/xen/console/guest-Xenstore.log
+fi

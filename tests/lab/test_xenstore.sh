@@ -1,0 +1,11 @@
+# Xen's own test-xenstore passes: twelve cases, fifty times each.
+# lab: --store stubdom --memory 8 --maxmem 16 --timeout 240
+. /lab/lib.sh
+
+test-xenstore -i 50 >/tmp/results 2>&1 || {
+    cat /tmp/results
+    fail "test-xenstore ended with status $?"
+}
+cat /tmp/results
+equal "no case failed" 0 grep -c failed /tmp/results
+equal "twelve cases passed" 12 grep -c 'avg:' /tmp/results

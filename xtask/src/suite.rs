@@ -1,0 +1,294 @@
+//! Everything that CI runs: the sources' form, the tests on the host, the image, the lab.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use anyhow::{Context, Result, bail};
+
+use crate::console::Echo;
+use crate::lab::{self, Config};
+use crate::progress::Progress;
+use crate::tree::Tree;
+use crate::workspace::Workspace;
+use crate::{image, interrupt, packages};
+
+/// How much of a failed lab's log is shown.
+const LAST_LINES: usize = 40;
+
+/// One thing to check; counts as one test, but for the host's tests, which count themselves.
+#[derive(Debug)]
+enum Check {
+    Format,
+    Clippy,
+    Documentation,
+    Host,
+    Image,
+    Lab(LabTest),
+}
+
+/// A script of `tests/lab`.
+#[derive(Debug)]
+struct LabTest {
+    name: String,
+    about: String,
+    script: PathBuf,
+    config: Config,
+}
+
+impl Check {
+    fn name(&self) -> &str {
+        match self {
+            Self::Format => "fmt",
+            Self::Clippy => "clippy",
+            Self::Documentation => "doc",
+            Self::Host => "host",
+            Self::Image => "image",
+            Self::Lab(test) => &test.name,
+        }
+    }
+
+    fn about(&self) -> &str {
+        match self {
+            Self::Format => "the sources are formatted",
+            Self::Clippy => "clippy has nothing to say",
+            Self::Documentation => "the documentation builds without a warning",
+            Self::Host => "the tests of the library crates, on this machine",
+            Self::Image => "the images build",
+            Self::Lab(test) => &test.about,
+        }
+    }
+}
+
+/// How many passed and how many did not.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Tally {
+    passed: u32,
+    failed: u32,
+}
+
+impl Tally {
+    fn one(passed: bool) -> Self {
+        Self { passed: passed.into(), failed: (!passed).into() }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+    }
+}
+
+/// Prints the names of all checks that fit and what each is for.
+pub(crate) fn list(ws: &Workspace, only: Option<&str>) -> Result<()> {
+    for check in chosen(ws, only)? {
+        println!("{:<22} {}", check.name(), check.about());
+    }
+    Ok(())
+}
+
+/// Runs every check whose name contains `only`; true if all passed.
+pub(crate) fn run(ws: &Workspace, only: Option<&str>, progress: &Progress) -> Result<bool> {
+    let checks = chosen(ws, only)?;
+    let mut tally = Tally::default();
+    let mut labs = VecDeque::new();
+    for check in checks {
+        if interrupt::wanted() {
+            bail!("interrupted");
+        }
+        let counted = match check {
+            Check::Format => cargo(ws, progress, "cargo fmt", &["fmt", "--all", "--check"])?,
+            Check::Clippy => {
+                let arguments = ["clippy", "--workspace", "--all-targets", "--", "-Dwarnings"];
+                cargo(ws, progress, "cargo clippy", &arguments)?
+            }
+            Check::Documentation => {
+                cargo(ws, progress, "cargo doc", &["doc", "--workspace", "--no-deps"])?
+            }
+            Check::Host => host(ws, progress)?,
+            Check::Image => built(ws, progress),
+            Check::Lab(test) => {
+                labs.push_back(test);
+                continue;
+            }
+        };
+        tally.add(counted);
+    }
+    tally.add(in_lab(ws, progress, labs)?);
+    progress.say(format_args!("{} passed, {} failed", tally.passed, tally.failed));
+    Ok(tally.failed == 0)
+}
+
+fn chosen(ws: &Workspace, only: Option<&str>) -> Result<Vec<Check>> {
+    let mut checks =
+        vec![Check::Format, Check::Clippy, Check::Documentation, Check::Host, Check::Image];
+    checks.extend(lab_tests(ws)?.into_iter().map(Check::Lab));
+    if let Some(only) = only {
+        checks.retain(|check| check.name().contains(only));
+        if checks.is_empty() {
+            bail!("no check has {only:?} in its name; `cargo xtask test --list` names them");
+        }
+    }
+    Ok(checks)
+}
+
+/// The scripts of `tests/lab` that say what lab they want.
+fn lab_tests(ws: &Workspace) -> Result<Vec<LabTest>> {
+    let mut tests = Vec::new();
+    for entry in fs::read_dir(ws.file("tests/lab"))? {
+        let script = entry?.path();
+        let text = fs::read_to_string(&script)?;
+        let Some(config) = Config::of_script(&text)
+            .with_context(|| format!("{}: its `# lab:` line", ws.shown(&script)))?
+        else {
+            continue;
+        };
+        let stem = script.file_stem().context("a file has a name")?.to_string_lossy();
+        let about = text.lines().find_map(|line| line.strip_prefix("# ")).unwrap_or_default();
+        let name = format!("lab/{stem}");
+        tests.push(LabTest { name, about: about.to_owned(), config, script });
+    }
+    tests.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(tests)
+}
+
+fn cargo(ws: &Workspace, progress: &Progress, what: &str, arguments: &[&str]) -> Result<Tally> {
+    let step = progress.step(what);
+    let output = ws
+        .cargo()
+        .args(arguments)
+        .env("RUSTDOCFLAGS", "-Dwarnings")
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot run {what}"))?;
+    let passed = output.status.success();
+    step.finish(passed);
+    if !passed {
+        progress.say(String::from_utf8_lossy(&output.stdout));
+        progress.say(String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(Tally::one(passed))
+}
+
+/// The host's tests, with cargo's own lines; a crate that does not build counts as one failure.
+fn host(ws: &Workspace, progress: &Progress) -> Result<Tally> {
+    let mut command: Command = ws.cargo();
+    command.args(["test", "--workspace", "--no-fail-fast"]).stdin(Stdio::null());
+    progress.say("...   cargo test");
+    let mut child = command.stdout(Stdio::piped()).spawn().context("cannot run cargo test")?;
+    let mut tally = Tally::default();
+    let stdout = child.stdout.take().context("cargo has an output")?;
+    for line in BufReader::new(stdout).lines() {
+        let line = line?;
+        tally.add(results_in(&line));
+        progress.say(line);
+    }
+    let passed = child.wait()?.success();
+    if !passed && tally.failed == 0 {
+        tally.failed = 1;
+    }
+    Ok(tally)
+}
+
+/// The figures of a line like `test result: ok. 12 passed; 0 failed; 0 ignored; ...`.
+fn results_in(line: &str) -> Tally {
+    let mut tally = Tally::default();
+    let Some(results) = line.strip_prefix("test result: ") else { return tally };
+    for part in results.split(['.', ';']) {
+        let mut words = part.split_whitespace();
+        match (words.next().and_then(|number| number.parse().ok()), words.next()) {
+            (Some(number), Some("passed")) => tally.passed = number,
+            (Some(number), Some("failed")) => tally.failed = number,
+            _ => {}
+        }
+    }
+    tally
+}
+
+fn built(ws: &Workspace, progress: &Progress) -> Tally {
+    let result = image::build(ws, progress);
+    if let Err(error) = &result {
+        progress.say(format_args!("{error:#}"));
+    }
+    Tally::one(result.is_ok())
+}
+
+/// Runs labs side by side, as many as there are processors, two at most.
+fn in_lab(ws: &Workspace, progress: &Progress, labs: VecDeque<LabTest>) -> Result<Tally> {
+    if labs.is_empty() {
+        return Ok(Tally::default());
+    }
+    // Labs alone were asked for: the images they start are to be those of these sources.
+    image::build(ws, progress)?;
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    let waiting = Mutex::new(labs);
+    let total = Mutex::new(Tally::default());
+    let worker = || -> Result<()> {
+        loop {
+            let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let Some(test) = next else { return Ok(()) };
+            let passed = one_lab(ws, progress, &test)?;
+            total.lock().unwrap_or_else(PoisonError::into_inner).add(Tally::one(passed));
+        }
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..processors.min(2)).map(|_| scope.spawn(worker)).collect();
+        for worker in workers {
+            worker.join().map_err(|_| anyhow::anyhow!("a lab's thread panicked"))??;
+        }
+        Ok::<_, anyhow::Error>(())
+    })?;
+    Ok(total.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn one_lab(ws: &Workspace, progress: &Progress, test: &LabTest) -> Result<bool> {
+    if interrupt::wanted() {
+        bail!("interrupted");
+    }
+    let tree: Tree = packages::unpacked(&ws.lab()?, test.config.suite.as_deref(), progress)?;
+    let script = fs::read(&test.script)?;
+    let name = test.name.trim_start_matches("lab/");
+    let step = progress.step(&test.name);
+    let lab = lab::Run { name, script: &script, config: &test.config, shell: false };
+    let report = lab.start(ws, &tree, Echo::Nothing, progress)?;
+    let passed = report.passed();
+    step.finish(passed);
+    if !passed {
+        let log = fs::read_to_string(&report.log)?;
+        let lines: Vec<_> = log.lines().collect();
+        let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
+        let mut said =
+            format!("{}: {}; {} ends so:\n", test.name, report.words(), ws.shown(&report.log));
+        said += &last.join("\n");
+        if let Some(line) = lines.iter().rev().find(|line| line.contains("| FAILED: ")) {
+            said = said + "\n" + &test.name + line.split_once('|').map_or("", |(_, text)| text);
+        }
+        progress.say(said);
+    }
+    Ok(passed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cargos_results_are_counted() {
+        let line =
+            "test result: FAILED. 12 passed; 3 failed; 0 ignored; 0 measured; 1 filtered out";
+        assert_eq!(results_in(line), Tally { passed: 12, failed: 3 });
+        assert_eq!(results_in("running 12 tests"), Tally::default());
+    }
+
+    #[test]
+    fn every_script_of_the_lab_has_a_lab_that_can_be_built() {
+        let tests = lab_tests(&Workspace::locate().unwrap()).unwrap();
+        assert!(!tests.is_empty(), "tests/lab has no script with a `# lab:` line");
+        for test in tests {
+            assert!(!test.about.is_empty(), "{} does not say what it is for", test.name);
+        }
+    }
+}
