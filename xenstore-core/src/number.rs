@@ -36,12 +36,21 @@ pub(crate) fn any_base(text: &[u8], max: u32) -> Option<u32> {
 
 /// Reads the number that a string begins with, as `atoi` does; 0 if it begins with none.
 ///
-/// Numbers beyond 32 bits are brought to the nearest that fits.
+/// What does not fit into 32 bits loses its upper bits, so 4294967295 is -1, as clients know it.
 pub(crate) fn leading(text: &[u8]) -> i32 {
     let (negative, digits) = sign(text);
-    let value = accumulate(digits, 10).0.min(i32::MAX.unsigned_abs().into());
-    let value = i32::try_from(value).unwrap_or(i32::MAX);
-    if negative { -value } else { value }
+    let value = i64::try_from(accumulate(digits, 10).0).unwrap_or(i64::MAX);
+    let value = if negative { -value } else { value };
+    let [a, b, c, d, ..] = value.to_le_bytes();
+    i32::from_le_bytes([a, b, c, d])
+}
+
+/// Reads the number that a string begins with as 64 bits; 0 if it begins with none.
+pub(crate) fn leading_u64(text: &[u8]) -> u64 {
+    match sign(text) {
+        (false, digits) => accumulate(digits, 10).0,
+        (true, _) => 0,
+    }
 }
 
 /// Takes white space and one sign off the front; true if the sign was a minus.
@@ -96,6 +105,7 @@ mod tests {
         for (text, value) in [("zz", 0), ("-1", -1), ("12ab", 12), ("", 0), ("  7", 7)] {
             assert_eq!(leading(text.as_bytes()), value, "{text:?}");
         }
-        assert_eq!(leading(b"99999999999"), i32::MAX, "too large a number is brought to the edge");
+        assert_eq!(leading(b"4294967295"), -1, "the upper bits are lost");
+        assert_eq!(leading_u64(b"4294967295 "), 4_294_967_295);
     }
 }

@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::host::DomId;
+use crate::quota::{Denial, Quota};
 use crate::wire::Error;
 
 /// The absolute path of a node: `/`, or `/name` one or more times.
@@ -98,6 +99,9 @@ impl<'a> Iterator for Names<'a> {
 pub(crate) struct Key(u64);
 
 impl Key {
+    /// The key of no name.
+    pub(crate) const NONE: Self = Self(0);
+
     /// Appends the bytes that the key stands for.
     pub(crate) fn extend(self, out: &mut Vec<u8>) {
         let bytes = self.0.to_be_bytes();
@@ -177,7 +181,7 @@ pub(crate) struct WatchPath<'a> {
 pub(crate) struct Namer {
     /// The domain whose home relative paths begin at.
     pub(crate) home: DomId,
-    /// The most bytes a path may have below `/local/domain/N/`; `None` for no limit.
+    /// The most bytes that a path may have below `/local/domain/N/`; `None` for no limit.
     pub(crate) longest: Option<u32>,
 }
 
@@ -190,10 +194,10 @@ impl Namer {
         self,
         raw: &'a [u8],
         scratch: &'a mut Vec<u8>,
-    ) -> Result<Path<'a>, Error> {
+    ) -> Result<Path<'a>, Denial> {
         match self.place(raw, scratch)? {
             Place::Node(path) => Ok(path),
-            Place::Special(_) => Err(Error::Einval),
+            Place::Special(_) => Err(Error::Einval.into()),
         }
     }
 
@@ -205,7 +209,7 @@ impl Namer {
         self,
         raw: &'a [u8],
         scratch: &'a mut Vec<u8>,
-    ) -> Result<Place<'a>, Error> {
+    ) -> Result<Place<'a>, Denial> {
         let WatchPath { full, .. } = self.watch(raw, scratch)?;
         Ok(if full[0] == b'@' { Place::Special(full) } else { Place::Node(Path(full)) })
     }
@@ -218,9 +222,9 @@ impl Namer {
         self,
         raw: &'a [u8],
         scratch: &'a mut Vec<u8>,
-    ) -> Result<WatchPath<'a>, Error> {
+    ) -> Result<WatchPath<'a>, Denial> {
         if !is_well_formed(raw) {
-            return Err(Error::Einval);
+            return Err(Error::Einval.into());
         }
         let (full, implied) = if matches!(raw[0], b'/' | b'@') {
             (raw, 0)
@@ -234,7 +238,7 @@ impl Namer {
         };
         let local = if implied > 0 { raw.len() } else { local_len(full) };
         match self.longest {
-            Some(longest) if local > longest as usize => Err(Error::Einval),
+            Some(longest) if local > longest as usize => Err(Quota::PathMax.into()),
             _ => Ok(WatchPath { full, implied }),
         }
     }
@@ -307,7 +311,8 @@ mod tests {
     const GUEST: Namer = Namer { home: DomId(7), longest: Some(2048) };
 
     fn parse(raw: &str) -> Result<Vec<u8>, Error> {
-        GUEST.node(raw.as_bytes(), &mut Vec::new()).map(|path| path.as_bytes().to_vec())
+        let path = GUEST.node(raw.as_bytes(), &mut Vec::new()).map(|path| path.as_bytes().to_vec());
+        path.map_err(|denial| denial.error)
     }
 
     #[test]

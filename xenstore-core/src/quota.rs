@@ -3,6 +3,8 @@
 //! Names, order and defaults are those of docs/misc/xenstore.txt and of the reference server's
 //! reports, because tools read them. A limit allows exactly its value; 0 means no limit.
 
+use crate::wire::Error;
+
 /// Something that a domain may use only so much of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Quota {
@@ -79,6 +81,39 @@ impl Quota {
             Self::PathMax => "Max. length of a node path",
             Self::NodeSize => "Max. size of a node",
         }
+    }
+}
+
+/// Why a request is not done: the error that answers it, and the quota that is at fault, if one is.
+///
+/// Whoever answers the request counts the refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Denial {
+    pub(crate) error: Error,
+    pub(crate) quota: Option<Quota>,
+}
+
+impl From<Error> for Denial {
+    fn from(error: Error) -> Self {
+        Self { error, quota: None }
+    }
+}
+
+impl From<Quota> for Denial {
+    /// Answers with the error that a quota's refusal usually has.
+    fn from(quota: Quota) -> Self {
+        let error = match quota {
+            Quota::PathMax => Error::Einval,
+            Quota::Memory | Quota::SoftMemory => Error::Enomem,
+            Quota::Nodes
+            | Quota::Watches
+            | Quota::Outstanding
+            | Quota::Transactions
+            | Quota::TransactionNodes
+            | Quota::NodePermissions
+            | Quota::NodeSize => Error::Enospc,
+        };
+        Self { error, quota: Some(quota) }
     }
 }
 

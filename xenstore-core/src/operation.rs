@@ -1,0 +1,470 @@
+//! Operations on a tree: each is judged first, without changing anything, and then done.
+//!
+//! Judging gives the answer and a [`Change`]. Accounting, the index of owned nodes and the events
+//! all follow from changes alone, for a single request and for a transaction's commit alike.
+
+use alloc::rc::Rc;
+
+use crate::domain::Domains;
+use crate::host::DomId;
+use crate::path::{Path, Place};
+use crate::perms::{Entry, Interned, Perms, Subject};
+use crate::quota::{Denial, Limits, Quota};
+use crate::tree::{Node, Reach, Special, Step, Tree, Walk};
+use crate::wire::Error;
+
+/// An operation that may run in a transaction.
+#[derive(Clone, Debug)]
+pub(crate) enum PathOp<'a> {
+    /// An operation on a node of the tree.
+    Node(Path<'a>, NodeOp<'a>),
+    /// An operation on permissions, which the special nodes have too.
+    Perms(Place<'a>, PermsOp),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum NodeOp<'a> {
+    Read,
+    Directory,
+    /// A part of the list of names, from that byte on; a negative number is past the end.
+    DirectoryPart(i32),
+    Write(&'a [u8]),
+    Mkdir,
+    Rm,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum PermsOp {
+    Show,
+    Set(Rc<Perms>),
+}
+
+impl<'a> PathOp<'a> {
+    pub(crate) fn place(&self) -> Place<'a> {
+        match self {
+            PathOp::Node(path, _) => Place::Node(*path),
+            PathOp::Perms(place, _) => *place,
+        }
+    }
+}
+
+/// What an operation saw or did.
+#[derive(Clone, Debug)]
+pub(crate) enum Answer {
+    Done,
+    /// The value of the node.
+    Value(Rc<Node>),
+    /// The names of the node's children.
+    Names(Rc<Node>),
+    /// The names of the node's children from that byte on.
+    Part(Rc<Node>, i32),
+    /// The permissions, and how many of them were listed: those of the dead are not.
+    Perms { perms: Rc<Perms>, listed: usize },
+}
+
+impl Answer {
+    /// Whether an answer that was given is the one that would be given now.
+    pub(crate) fn still_holds(&self, now: &Self, domains: &Domains) -> bool {
+        match (self, now) {
+            (Self::Done, Self::Done) => true,
+            (Self::Value(then), Self::Value(now)) => {
+                Rc::ptr_eq(then, now) || then.value() == now.value()
+            }
+            (Self::Names(then), Self::Names(now)) | (Self::Part(then, _), Self::Part(now, _)) => {
+                Rc::ptr_eq(then, now) || then.has_names_of(now)
+            }
+            (Self::Perms { perms: then, listed: count }, Self::Perms { perms: now, .. }) => {
+                // Entries only ever go from listed to dead, so an equal count means none went.
+                listed(then, domains).count() == *count
+                    && listed(then, domains).eq(listed(now, domains))
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Returns the entries of a list that are still about a living domain, or never were.
+pub(crate) fn listed<'a>(
+    perms: &'a Perms,
+    domains: &'a Domains,
+) -> impl Iterator<Item = Entry> + 'a {
+    perms.entries().iter().copied().filter(|entry| domains.lists(*entry))
+}
+
+/// What an operation changes, with all that follows from it.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    Nothing,
+    /// A node got a value; the lengths are those of the value before and after.
+    Written {
+        perms: Rc<Perms>,
+        parent: Option<Rc<Perms>>,
+        from: usize,
+        to: usize,
+    },
+    /// A node was made with the last `made` names of its path, which all get the same permissions;
+    /// `parent` is the one that was there.
+    Created {
+        perms: Rc<Perms>,
+        parent: Rc<Perms>,
+        made: usize,
+        value: usize,
+    },
+    /// A node, as it is before, gets other permissions.
+    Permitted {
+        node: Rc<Node>,
+        perms: Rc<Perms>,
+        parent: Option<Rc<Perms>>,
+    },
+    /// A special node got other permissions.
+    Announced {
+        special: Special,
+        perms: Rc<Perms>,
+    },
+    /// A node was removed with all below it.
+    Removed {
+        subtree: Rc<Node>,
+        parent: Rc<Perms>,
+    },
+}
+
+/// On whose behalf, and under which rules, operations are judged.
+pub(crate) struct Judge<'a> {
+    pub(crate) domain: DomId,
+    pub(crate) subject: Subject,
+    /// `None` for who is bound by no quota.
+    pub(crate) limits: Option<&'a Limits>,
+    pub(crate) domains: &'a Domains,
+    pub(crate) interned: &'a mut Interned,
+}
+
+impl Judge<'_> {
+    /// Returns what the operation answers and changes on this tree, without changing it.
+    ///
+    /// # Errors
+    /// Those of the operation, in the order in which docs/misc/xenstore.txt and the reference
+    /// server let them win.
+    pub(crate) fn judge(
+        &mut self,
+        tree: &Tree,
+        op: &PathOp<'_>,
+    ) -> Result<(Answer, Change), Denial> {
+        match op {
+            PathOp::Node(path, op) => {
+                let reach = tree.reach(*path);
+                match op {
+                    NodeOp::Read => self.look(reach, Answer::Value),
+                    NodeOp::Directory => self.look(reach, Answer::Names),
+                    NodeOp::DirectoryPart(from) => {
+                        self.look(reach, |node| Answer::Part(node, *from))
+                    }
+                    NodeOp::Write(value) if reach.missing == 0 => self.write(reach, value),
+                    NodeOp::Write(value) => self.create(*path, reach, value),
+                    NodeOp::Mkdir if reach.missing == 0 => self.mkdir_again(reach),
+                    NodeOp::Mkdir => self.create(*path, reach, &[]),
+                    NodeOp::Rm => self.remove(reach),
+                }
+            }
+            PathOp::Perms(Place::Node(path), op) => {
+                let reach = tree.reach(*path);
+                match op {
+                    PermsOp::Show => self.look(reach, |node| self.shown(&node.perms)),
+                    PermsOp::Set(perms) => self.set_perms(reach, perms),
+                }
+            }
+            PathOp::Perms(Place::Special(name), op) => self.special(tree, name, op),
+        }
+    }
+
+    fn look(
+        &self,
+        reach: Reach<'_>,
+        answer: impl FnOnce(Rc<Node>) -> Answer,
+    ) -> Result<(Answer, Change), Denial> {
+        let readable = reach.node.perms.readable(&self.subject);
+        match (readable, reach.missing) {
+            (true, 0) => Ok((answer(Rc::clone(reach.node)), Change::Nothing)),
+            // Who may not read the nearest node is not told that the rest is missing.
+            (false, _) => Err(Error::Eacces.into()),
+            (true, _) => Err(Error::Enoent.into()),
+        }
+    }
+
+    fn write(&self, reach: Reach<'_>, value: &[u8]) -> Result<(Answer, Change), Denial> {
+        self.must_write(reach)?;
+        let node = reach.node;
+        self.must_fit(node.perms.entries().len(), value.len() + node.names_len())?;
+        let change = Change::Written {
+            perms: Rc::clone(&node.perms),
+            parent: reach.parent.map(|parent| Rc::clone(&parent.perms)),
+            from: node.value().len(),
+            to: value.len(),
+        };
+        Ok((Answer::Done, change))
+    }
+
+    fn mkdir_again(&self, reach: Reach<'_>) -> Result<(Answer, Change), Denial> {
+        self.must_write(reach)?;
+        Ok((Answer::Done, Change::Nothing))
+    }
+
+    fn create(
+        &mut self,
+        path: Path<'_>,
+        reach: Reach<'_>,
+        value: &[u8],
+    ) -> Result<(Answer, Change), Denial> {
+        self.must_write(reach)?;
+        let parent = &reach.node.perms;
+        let perms = match self.limits {
+            // What a guest makes is its own; the privileged domain makes it for the parent's owner.
+            Some(_) => self.interned.inherited(parent, self.domain, self.subject.who),
+            None => Rc::clone(parent),
+        };
+        let entries = perms.entries().len();
+        let mut body = value.len();
+        let mut here = path;
+        for _ in 0..reach.missing {
+            self.must_fit(entries, body)?;
+            body = entry_len(here);
+            here = here.ancestor(1);
+        }
+        let node = reach.node;
+        let filled = node.value().len() + node.names_len() + body;
+        self.must_fit(node.perms.entries().len(), filled)?;
+        let parent = Rc::clone(parent);
+        let change = Change::Created { perms, parent, made: reach.missing, value: value.len() };
+        Ok((Answer::Done, change))
+    }
+
+    fn remove(&self, reach: Reach<'_>) -> Result<(Answer, Change), Denial> {
+        self.must_write(reach)?;
+        match (reach.missing, reach.parent) {
+            (0, Some(parent)) => {
+                let subtree = Rc::clone(reach.node);
+                Ok((Answer::Done, Change::Removed { subtree, parent: Rc::clone(&parent.perms) }))
+            }
+            (0, None) => Err(Error::Einval.into()),
+            // To remove what is not there is no error where it could have been.
+            (1, _) => Ok((Answer::Done, Change::Nothing)),
+            _ => Err(Error::Enoent.into()),
+        }
+    }
+
+    fn set_perms(&self, reach: Reach<'_>, perms: &Rc<Perms>) -> Result<(Answer, Change), Denial> {
+        self.must_own_alive(perms)?;
+        let rights = reach.node.perms.rights(&self.subject);
+        if reach.missing > 0 {
+            return Err(if rights.write() { Error::Enoent } else { Error::Eacces }.into());
+        }
+        if !rights.owner {
+            return Err(Error::Eacces.into());
+        }
+        let node = reach.node;
+        self.must_keep_owner(&node.perms, perms)?;
+        self.must_fit(perms.entries().len(), node.value().len() + node.names_len())?;
+        let change = Change::Permitted {
+            node: Rc::clone(node),
+            perms: Rc::clone(perms),
+            parent: reach.parent.map(|parent| Rc::clone(&parent.perms)),
+        };
+        Ok((Answer::Done, change))
+    }
+
+    fn special(&self, tree: &Tree, name: &[u8], op: &PermsOp) -> Result<(Answer, Change), Denial> {
+        if let PermsOp::Set(perms) = op {
+            self.must_own_alive(perms)?;
+        }
+        let Some(special) = Special::from_name(name) else {
+            // Such a name has no parent but the root, whose rights decide what is told.
+            let rights = tree.root().perms.rights(&self.subject);
+            let told = match op {
+                PermsOp::Show => rights.read(),
+                PermsOp::Set(_) => rights.write(),
+            };
+            return Err(if told { Error::Enoent } else { Error::Eacces }.into());
+        };
+        let present = tree.special(special);
+        let rights = present.rights(&self.subject);
+        match op {
+            PermsOp::Show if rights.read() => {
+                Ok((self.shown(present), Change::Nothing))
+            }
+            PermsOp::Set(perms) if rights.owner => {
+                self.must_keep_owner(present, perms)?;
+                let perms = Rc::clone(perms);
+                Ok((Answer::Done, Change::Announced { special, perms }))
+            }
+            PermsOp::Show | PermsOp::Set(_) => Err(Error::Eacces.into()),
+        }
+    }
+
+    fn shown(&self, perms: &Rc<Perms>) -> Answer {
+        Answer::Perms { perms: Rc::clone(perms), listed: listed(perms, self.domains).count() }
+    }
+
+    fn must_write(&self, reach: Reach<'_>) -> Result<(), Denial> {
+        if reach.node.perms.rights(&self.subject).write() { Ok(()) } else { Err(Error::Eacces.into()) }
+    }
+
+    /// A new owner must live: it may have died since a transaction named it.
+    fn must_own_alive(&self, perms: &Perms) -> Result<(), Denial> {
+        self.domains.named_by(perms.owner()).map(|_| ()).ok_or(Error::Enoent.into())
+    }
+
+    /// No guest may give a node away, or its quota with it.
+    fn must_keep_owner(&self, from: &Perms, to: &Perms) -> Result<(), Denial> {
+        let kept = self.subject.privileged || from.owner().who == to.owner().who;
+        if kept { Ok(()) } else { Err(Error::Eperm.into()) }
+    }
+
+    fn must_fit(&self, entries: usize, body: usize) -> Result<(), Denial> {
+        match self.limits {
+            Some(limits) if !limits.allow(Quota::NodeSize, size(entries, body)) => {
+                Err(Quota::NodeSize.into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Does to the tree what judging it said.
+pub(crate) fn apply(tree: &mut Tree, op: &PathOp<'_>, change: &Change, generation: u64) {
+    match (op.place(), change) {
+        (_, Change::Nothing) => {}
+        (_, Change::Announced { special, perms }) => tree.set_special(*special, Rc::clone(perms)),
+        (Place::Node(path), Change::Written { .. }) => tree.write(path, value_of(op), generation),
+        (Place::Node(path), Change::Created { perms, .. }) => {
+            tree.create(path, value_of(op), perms, generation);
+        }
+        (Place::Node(path), Change::Permitted { perms, .. }) => {
+            tree.set_perms(path, Rc::clone(perms), generation);
+        }
+        (Place::Node(path), Change::Removed { .. }) => drop(tree.remove(path, generation)),
+        (Place::Special(_), _) => unreachable!("only permissions of special nodes change"),
+    }
+}
+
+fn value_of<'a>(op: &PathOp<'a>) -> &'a [u8] {
+    match op {
+        PathOp::Node(_, NodeOp::Write(value)) => value,
+        PathOp::Node(..) | PathOp::Perms(..) => &[],
+    }
+}
+
+/// Returns what the node-size quota counts.
+pub(crate) fn size(entries: usize, body: usize) -> usize {
+    16 + 8 * entries + body
+}
+
+/// Returns what a node is charged to its owner with: its size, and its path.
+pub(crate) fn charge_of(node: &Node, path_len: usize) -> usize {
+    size(node.perms.entries().len(), node.value().len() + node.names_len()) + path_len
+}
+
+impl Change {
+    /// Whether nothing changes.
+    pub(crate) fn is_nothing(&self) -> bool {
+        matches!(self, Self::Nothing)
+    }
+
+    /// Tells what the change adds to each owner: nodes, and bytes.
+    pub(crate) fn charge(&self, place: Place<'_>, mut to: impl FnMut(Entry, isize, isize)) {
+        let Place::Node(path) = place else { return };
+        match self {
+            Self::Nothing | Self::Announced { .. } => {}
+            Self::Written { perms, from, to: len, .. } => {
+                if from != len {
+                    to(perms.owner(), 0, signed(*len) - signed(*from));
+                }
+            }
+            Self::Created { perms, parent, made, value } => {
+                let (mut body, mut here) = (*value, path);
+                for _ in 0..*made {
+                    let bytes = size(perms.entries().len(), body) + here.as_bytes().len();
+                    to(perms.owner(), 1, signed(bytes));
+                    body = entry_len(here);
+                    here = here.ancestor(1);
+                }
+                to(parent.owner(), 0, signed(body));
+            }
+            Self::Permitted { node, perms, .. } => {
+                let bytes = charge_of(node, path.as_bytes().len());
+                let new = bytes + 8 * perms.entries().len() - 8 * node.perms.entries().len();
+                to(node.perms.owner(), -1, -signed(bytes));
+                to(perms.owner(), 1, signed(new));
+            }
+            Self::Removed { subtree, parent } => {
+                to(parent.owner(), 0, -signed(entry_len(path)));
+                let mut walk = Walk::new(path, subtree);
+                while let Some(visit) = walk.next() {
+                    if visit.step == Step::Enter {
+                        let bytes = charge_of(visit.node, visit.path.len());
+                        to(visit.node.perms.owner(), -1, -signed(bytes));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells which paths become, or stop to be, nodes whose owner does not own the parent.
+    pub(crate) fn move_roots(&self, place: Place<'_>, mut to: impl FnMut(Entry, &[u8], bool)) {
+        let Place::Node(path) = place else { return };
+        match self {
+            Self::Nothing | Self::Announced { .. } | Self::Written { .. } => {}
+            Self::Created { perms, parent, made, .. } => {
+                if perms.owner().who != parent.owner().who {
+                    to(perms.owner(), path.ancestor(made - 1).as_bytes(), true);
+                }
+            }
+            Self::Permitted { node, perms, parent } => {
+                let (from, new) = (node.perms.owner(), perms.owner());
+                if from.who == new.who {
+                    return;
+                }
+                let above = parent.as_ref().map(|parent| parent.owner().who);
+                if above != Some(from.who) {
+                    to(from, path.as_bytes(), false);
+                }
+                if above != Some(new.who) {
+                    to(new, path.as_bytes(), true);
+                }
+                let mut walk = Walk::new(path, node);
+                walk.next();
+                while let Some(visit) = walk.next() {
+                    if visit.step == Step::Leave {
+                        continue;
+                    }
+                    let owner = visit.node.perms.owner();
+                    if owner.who == from.who {
+                        to(owner, visit.path, true);
+                    }
+                    if owner.who == new.who {
+                        to(owner, visit.path, false);
+                    }
+                    walk.skip_children();
+                }
+            }
+            Self::Removed { subtree, parent } => {
+                let mut walk = Walk::new(path, subtree);
+                while let Some(visit) = walk.next() {
+                    let above = visit.parent.map_or(parent, |parent| &parent.perms);
+                    let owner = visit.node.perms.owner();
+                    if visit.step == Step::Enter && owner.who != above.owner().who {
+                        to(owner, visit.path, false);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Lengths fit: memory holds what they count.
+fn signed(len: usize) -> isize {
+    isize::try_from(len).unwrap_or(isize::MAX)
+}
+
+/// Returns what a node's name adds to the size of its parent.
+fn entry_len(path: Path<'_>) -> usize {
+    path.last().map_or(0, |name| name.len() + 1)
+}

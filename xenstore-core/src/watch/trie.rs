@@ -1,0 +1,349 @@
+//! The trie of watched paths.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
+use alloc::format;
+use alloc::string::String;
+
+use super::{Watch, WatchId};
+use crate::children::{Children, Tails};
+use crate::path::{Key, Name, Names};
+use crate::slab::Slab;
+
+/// A place in the trie: where one watched path, or the beginning of one, stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spot {
+    /// One watch at a short name with nothing below: most watches are like this, and then the
+    /// watch itself is all there is.
+    Alone(WatchId),
+    Point(PointId),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PointId(u32);
+
+/// How a watch is found in the trie, starting from the watch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// The point that it is at; or below, under `alone`.
+    point: u32,
+    /// The name under which it stands alone, or [`Key::NONE`].
+    alone: Key,
+}
+
+impl Place {
+    pub(super) const NOWHERE: Self = Self { point: u32::MAX, alone: Key::NONE };
+}
+
+#[derive(Debug)]
+struct Point {
+    parent: PointId,
+    key: Key,
+    tail: Box<[u8]>,
+    here: Here,
+    children: Option<Box<Children<Spot>>>,
+}
+
+/// The watches that are exactly at a point.
+#[derive(Debug)]
+enum Here {
+    None,
+    One(WatchId),
+    Many(Box<BTreeSet<Rank>>),
+}
+
+/// What many watches of one path are found by: the connection, and a digest of the token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    conn: u32,
+    digest: u32,
+    id: WatchId,
+}
+
+impl Rank {
+    fn new(watch: &Watch, id: WatchId) -> Self {
+        Self { conn: watch.conn, digest: digest(watch.token()), id }
+    }
+}
+
+/// FNV-1a. Tokens that collide slow down only the connection that chose them.
+fn digest(token: &[u8]) -> u32 {
+    token.iter().fold(0x811c_9dc5, |hash, &byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}
+
+#[derive(Debug)]
+pub(super) struct Trie {
+    points: Slab<Point>,
+    /// The point of `/`.
+    root: PointId,
+    /// The point above all names that begin with `@`.
+    special: PointId,
+}
+
+impl Tails<Spot> for Slab<Point> {
+    fn tail<'a>(&'a self, child: &'a Spot) -> &'a [u8] {
+        match child {
+            Spot::Alone(_) => &[],
+            Spot::Point(id) => self.find(id.0).map_or(&[], |point| &point.tail),
+        }
+    }
+}
+
+impl Trie {
+    pub(super) fn new() -> Self {
+        let mut points = Slab::new();
+        let mut top = || {
+            let name = Name::new(&[]);
+            // Neither is ever removed, so that neither needs a parent.
+            PointId(points.insert(Point::new(PointId(u32::MAX), name)))
+        };
+        let (root, special) = (top(), top());
+        Self { points, root, special }
+    }
+
+    /// Returns where every path, or every `@` name, begins.
+    pub(super) fn top(&self, special: bool) -> Spot {
+        Spot::Point(if special { self.special } else { self.root })
+    }
+
+    pub(super) fn spot(&self, path: &[u8]) -> Option<Spot> {
+        let (special, mut names) = Names::of_watch(path);
+        let mut spot = self.top(special.is_some());
+        if let Some(name) = special {
+            spot = self.below(spot, name)?;
+        }
+        names.try_fold(spot, |spot, name| self.below(spot, name))
+    }
+
+    pub(super) fn below(&self, spot: Spot, name: Name<'_>) -> Option<Spot> {
+        let Spot::Point(id) = spot else { return None };
+        self.points.find(id.0)?.children.as_ref()?.find(name, &self.points).copied()
+    }
+
+    pub(super) fn at(&self, spot: Spot, mut to: impl FnMut(WatchId)) {
+        match spot {
+            Spot::Alone(id) => to(id),
+            Spot::Point(id) => match self.points.find(id.0).map(|point| &point.here) {
+                None | Some(Here::None) => {}
+                Some(Here::One(id)) => to(*id),
+                Some(Here::Many(ranks)) => ranks.iter().for_each(|rank| to(rank.id)),
+            },
+        }
+    }
+
+    /// Returns the connection's watch of that token at a spot.
+    pub(super) fn find(
+        &self,
+        all: &Slab<Watch>,
+        spot: Spot,
+        conn: u32,
+        token: &[u8],
+    ) -> Option<WatchId> {
+        let is = |id: &WatchId| {
+            all.find(id.0).is_some_and(|watch| watch.conn == conn && watch.token() == token)
+        };
+        let here = match spot {
+            Spot::Alone(id) => return Some(id).filter(is),
+            Spot::Point(id) => &self.points.find(id.0)?.here,
+        };
+        match here {
+            Here::None => None,
+            Here::One(id) => Some(*id).filter(is),
+            Here::Many(ranks) => {
+                let digest = digest(token);
+                let from = Rank { conn, digest, id: WatchId(0) };
+                let to = Rank { id: WatchId(u32::MAX), ..from };
+                ranks.range(from..=to).map(|rank| rank.id).find(is)
+            }
+        }
+    }
+
+    /// Puts a watch at its path.
+    pub(super) fn add(&mut self, all: &mut Slab<Watch>, path: &[u8], id: WatchId) {
+        let (special, mut names) = Names::of_watch(path);
+        let (mut at, mut next) = match special {
+            Some(name) => (self.special, Some(name)),
+            None => (self.root, names.next()),
+        };
+        while let Some(name) = next {
+            next = names.next();
+            let last = next.is_none();
+            if last && name.tail.is_empty() && self.below(Spot::Point(at), name).is_none() {
+                self.insert_child(at, name, Spot::Alone(id));
+                place(all, id, Place { point: at.0, alone: name.key });
+                return;
+            }
+            at = self.step(all, at, name);
+        }
+        self.join(all, at, id);
+    }
+
+    /// Takes a watch out, and every point that then leads nowhere.
+    pub(super) fn remove(&mut self, all: &Slab<Watch>, id: WatchId) {
+        let Some(watch) = all.find(id.0) else { return };
+        let at = PointId(watch.place.point);
+        match watch.place.alone {
+            Key::NONE => self.part(at, Rank::new(watch, id)),
+            key => self.remove_child(at, key, &[]),
+        }
+        self.prune(at);
+    }
+
+    /// Returns the point below of that name, made where there is none.
+    fn step(&mut self, all: &mut Slab<Watch>, at: PointId, name: Name<'_>) -> PointId {
+        let present = self.below(Spot::Point(at), name);
+        if let Some(Spot::Point(id)) = present {
+            return id;
+        }
+        let id = PointId(self.points.insert(Point::new(at, name)));
+        match present {
+            Some(Spot::Alone(watch)) => {
+                // A point must carry the name before it takes the place in the list.
+                self.replace_child(at, name, Spot::Point(id));
+                self.join(all, id, watch);
+            }
+            Some(Spot::Point(_)) | None => self.insert_child(at, name, Spot::Point(id)),
+        }
+        id
+    }
+
+    /// Adds a watch to those of a point.
+    fn join(&mut self, all: &mut Slab<Watch>, at: PointId, id: WatchId) {
+        place(all, id, Place { point: at.0, alone: Key::NONE });
+        let (Some(point), Some(watch)) = (self.points.find_mut(at.0), all.find(id.0)) else {
+            return;
+        };
+        match &mut point.here {
+            Here::None => point.here = Here::One(id),
+            Here::One(first) => {
+                let first = *first;
+                let ranks = [(first, all.find(first.0)), (id, Some(watch))];
+                let ranks = ranks.into_iter().filter_map(|(id, watch)| Some(Rank::new(watch?, id)));
+                point.here = Here::Many(Box::new(ranks.collect()));
+            }
+            Here::Many(ranks) => {
+                ranks.insert(Rank::new(watch, id));
+            }
+        }
+    }
+
+    /// Takes a watch out of those of a point.
+    fn part(&mut self, at: PointId, rank: Rank) {
+        let Some(point) = self.points.find_mut(at.0) else { return };
+        match &mut point.here {
+            Here::None => {}
+            Here::One(_) => point.here = Here::None,
+            Here::Many(ranks) => {
+                ranks.remove(&rank);
+                if ranks.len() == 1 {
+                    point.here = ranks.first().map_or(Here::None, |last| Here::One(last.id));
+                }
+            }
+        }
+    }
+
+    /// Removes a point and those above it, as long as they hold no watch and lead to none.
+    fn prune(&mut self, mut at: PointId) {
+        while at != self.root && at != self.special {
+            let Some(point) = self.points.find(at.0) else { return };
+            if !matches!(point.here, Here::None) || point.children.is_some() {
+                return;
+            }
+            let parent = point.parent;
+            // The point is still needed to tell its name while it is taken out.
+            let (key, tail) = (point.key, point.tail.clone());
+            self.remove_child(parent, key, &tail);
+            self.points.remove(at.0);
+            at = parent;
+        }
+    }
+
+    fn insert_child(&mut self, at: PointId, name: Name<'_>, child: Spot) {
+        self.with_children(at, |points, children| match children {
+            Some(children) => children.insert(name, child, points),
+            None => *children = Some(Box::new(Children::new(name, child))),
+        });
+    }
+
+    fn replace_child(&mut self, at: PointId, name: Name<'_>, child: Spot) {
+        self.with_children(at, |points, children| {
+            if let Some(present) = children.as_mut().and_then(|all| all.find_mut(name, points)) {
+                *present = child;
+            }
+        });
+    }
+
+    fn remove_child(&mut self, at: PointId, key: Key, tail: &[u8]) {
+        self.with_children(at, |points, children| {
+            if let Some(present) = children {
+                present.remove(Name { key, tail }, points);
+                if present.len() == 0 {
+                    *children = None;
+                }
+            }
+        });
+    }
+
+    /// Lends a point's children out, since their names are told by the other points.
+    fn with_children(
+        &mut self,
+        at: PointId,
+        change: impl FnOnce(&Slab<Point>, &mut Option<Box<Children<Spot>>>),
+    ) {
+        let Some(point) = self.points.find_mut(at.0) else { return };
+        let mut children = point.children.take();
+        change(&self.points, &mut children);
+        if let Some(point) = self.points.find_mut(at.0) {
+            point.children = children;
+        }
+    }
+
+    /// Compares the trie with the watches: each is where it says, and no point leads nowhere.
+    pub(super) fn check(&self, all: &Slab<Watch>) -> Result<(), String> {
+        for (number, watch) in all.iter() {
+            let id = WatchId(number);
+            let at = Spot::Point(PointId(watch.place.point));
+            let spot = match watch.place.alone {
+                Key::NONE => Some(at),
+                key => self.below(at, Name { key, tail: &[] }),
+            };
+            let mut found = false;
+            if let Some(spot) = spot {
+                self.at(spot, |other| found |= other == id);
+            }
+            if !found {
+                return Err(format!("watch {number} is not where it says: {watch:?}"));
+            }
+        }
+        let mut held = 0;
+        for (number, point) in self.points.iter() {
+            let id = PointId(number);
+            self.at(Spot::Point(id), |_| held += 1);
+            for place in 0..point.children.as_ref().map_or(0, |children| children.len()) {
+                let child = point.children.as_ref().and_then(|children| children.nth(place));
+                held += usize::from(matches!(child, Some((_, Spot::Alone(_)))));
+            }
+            let top = id == self.root || id == self.special;
+            if !top && matches!(point.here, Here::None) && point.children.is_none() {
+                return Err(format!("point {number} of the watches leads nowhere: {point:?}"));
+            }
+        }
+        if held == all.len() {
+            Ok(())
+        } else {
+            Err(format!("{held} watches are in the index, {} exist", all.len()))
+        }
+    }
+}
+
+fn place(all: &mut Slab<Watch>, id: WatchId, place: Place) {
+    if let Some(watch) = all.find_mut(id.0) {
+        watch.place = place;
+    }
+}
+
+impl Point {
+    fn new(parent: PointId, name: Name<'_>) -> Self {
+        Self { parent, key: name.key, tail: name.tail.into(), here: Here::None, children: None }
+    }
+}
