@@ -48,6 +48,13 @@ impl<P: Shared> Console<P> {
 
     /// Writes what fits and drops the rest. Lines end as a terminal wants them. Never waits.
     pub fn write(&mut self, text: &[u8]) {
+        if self.append(text) {
+            self.notify();
+        }
+    }
+
+    /// As [`write`](Self::write), but leaves the notification to the caller: due if true.
+    fn append(&mut self, text: &[u8]) -> bool {
         let mut moved = self.tell_dropped();
         for line in text.split_inclusive(|&byte| byte == b'\n') {
             let (words, end) = match line.strip_suffix(b"\n") {
@@ -57,9 +64,7 @@ impl<P: Shared> Console<P> {
             moved |= self.put(words);
             moved |= self.put(end);
         }
-        if moved {
-            self.notify();
-        }
+        moved
     }
 
     /// Copies input that waits; tells how many bytes. Input that its writer counted
@@ -161,16 +166,24 @@ pub fn read(bytes: &mut [u8]) -> usize {
 pub fn print(words: fmt::Arguments<'_>) {
     let mut console = CONSOLE.try_lock();
     let ring = console.as_mut().and_then(|console| console.as_mut());
+    let mut both = Both { ring, moved: false };
     // Neither place ever fails.
-    let _ = Both(ring).write_fmt(words);
+    let _ = both.write_fmt(words);
+    // Once for all the pieces that formatting made of the words.
+    if let Both { ring: Some(ring), moved: true } = both {
+        ring.notify();
+    }
 }
 
-struct Both<'a>(Option<&'a mut Console>);
+struct Both<'a> {
+    ring: Option<&'a mut Console>,
+    moved: bool,
+}
 
 impl Write for Both<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        if let Some(console) = &mut self.0 {
-            console.write(text.as_bytes());
+        if let Some(ring) = &mut self.ring {
+            self.moved |= ring.append(text.as_bytes());
         }
         DebugPort.write_str(text)
     }
