@@ -139,6 +139,11 @@ impl Domains {
         Some(domain)
     }
 
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Domain> + '_ {
+        let pages = self.pages.iter_mut().flatten();
+        pages.flat_map(|page| page.iter_mut()).flatten().map(|domain| &mut **domain)
+    }
+
     /// Returns every domain in the order of the numbers.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Domain> + '_ {
         let pages = self.pages.iter().flatten();

@@ -8,7 +8,10 @@ pub mod client;
 pub mod host;
 pub mod wire;
 
+mod announce;
+mod check;
 mod children;
+mod connection;
 mod domain;
 mod number;
 mod operation;
@@ -16,9 +19,14 @@ mod outbox;
 mod path;
 mod perms;
 mod quota;
+mod reply;
 mod request;
+mod server;
 mod slab;
+mod store;
+mod transaction;
 mod tree;
 mod watch;
 
 pub use host::{Config, ConnId, DomId, Host, UniqueId, Unreachable};
+pub use server::{Server, Stats};

@@ -158,6 +158,13 @@ impl Marks {
         *mark = (*mark).max(u32::try_from(value).unwrap_or(u32::MAX));
     }
 
+    /// Raises every mark to the other's where it is lower.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        for (mark, other) in self.0.iter_mut().zip(other.0) {
+            *mark = (*mark).max(other);
+        }
+    }
+
     /// Counts one more, and returns the count.
     pub(crate) fn count(&mut self, quota: Quota) -> u32 {
         let mark = &mut self.0[quota as usize];

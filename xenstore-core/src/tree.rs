@@ -8,7 +8,7 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 
 use crate::children::{Children, Tails};
-use crate::path::{Key, Name, Path, Place};
+use crate::path::{Key, Name, Path};
 use crate::perms::Perms;
 
 /// A node: what belongs to one path.
@@ -204,14 +204,6 @@ impl Tree {
 
     pub(crate) fn set_special(&mut self, special: Special, perms: Rc<Perms>) {
         self.specials[special as usize] = perms;
-    }
-
-    /// Returns the permissions of a place, if it has any.
-    pub(crate) fn perms(&self, place: Place<'_>) -> Option<&Rc<Perms>> {
-        match place {
-            Place::Node(path) => self.find(path).map(|node| &node.perms),
-            Place::Special(name) => Special::from_name(name).map(|special| self.special(special)),
-        }
     }
 
     pub(crate) fn find(&self, path: Path<'_>) -> Option<&Rc<Node>> {

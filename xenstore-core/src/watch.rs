@@ -7,10 +7,10 @@ mod trie;
 
 use alloc::boxed::Box;
 
-use crate::path::{Names, WatchPath};
+use crate::path::{Key, Name, Names, WatchPath};
 use crate::slab::Slab;
 pub(crate) use trie::Spot;
-use trie::{Place, Trie};
+use trie::Trie;
 
 /// A watch, for as long as it is registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,7 +28,11 @@ pub(crate) struct Watch {
     pub(crate) listed_at: u32,
     /// The last event that was queued for it, see [`crate::outbox::Outbox`].
     pub(crate) newest: u32,
-    place: Place,
+    /// The point of the trie that it is at; or below, under the name `alone`.
+    point: u32,
+    /// The name under which it stands alone, or [`Key::NONE`].
+    alone: Key,
+    path_len: u16,
     /// How many levels below its path it hears of, at most [`DEPTH_MAX`].
     depth: u16,
     /// How many bytes of its path its owner left out.
@@ -49,6 +53,11 @@ impl Watch {
     /// Returns how many bytes at the front of a path its events leave out.
     pub(crate) fn implied(&self) -> usize {
         self.implied.into()
+    }
+
+    /// Returns what its owner is charged for it, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        usize::from(self.path_len) + self.token().len()
     }
 
     /// Returns how many levels below its path it hears of; `None` if of all.
@@ -142,7 +151,9 @@ impl Watches {
             conn,
             listed_at,
             newest,
-            place: Place::NOWHERE,
+            point: u32::MAX,
+            alone: Key::NONE,
+            path_len: u16::try_from(path.full.len()).unwrap_or(u16::MAX),
             depth,
             implied: u8::try_from(path.implied).unwrap_or(0),
         };
@@ -164,7 +175,7 @@ impl Watches {
     }
 
     /// Returns where the trie has the child of that name.
-    pub(crate) fn below(&self, spot: Spot, name: crate::path::Name<'_>) -> Option<Spot> {
+    pub(crate) fn below(&self, spot: Spot, name: Name<'_>) -> Option<Spot> {
         self.trie.below(spot, name)
     }
 

@@ -22,19 +22,6 @@ pub(crate) enum Spot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PointId(u32);
 
-/// How a watch is found in the trie, starting from the watch.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
-    /// The point that it is at; or below, under `alone`.
-    point: u32,
-    /// The name under which it stands alone, or [`Key::NONE`].
-    alone: Key,
-}
-
-impl Place {
-    pub(super) const NOWHERE: Self = Self { point: u32::MAX, alone: Key::NONE };
-}
-
 #[derive(Debug)]
 struct Point {
     parent: PointId,
@@ -170,7 +157,7 @@ impl Trie {
             let last = next.is_none();
             if last && name.tail.is_empty() && self.below(Spot::Point(at), name).is_none() {
                 self.insert_child(at, name, Spot::Alone(id));
-                place(all, id, Place { point: at.0, alone: name.key });
+                place(all, id, at, name.key);
                 return;
             }
             at = self.step(all, at, name);
@@ -181,8 +168,8 @@ impl Trie {
     /// Takes a watch out, and every point that then leads nowhere.
     pub(super) fn remove(&mut self, all: &Slab<Watch>, id: WatchId) {
         let Some(watch) = all.find(id.0) else { return };
-        let at = PointId(watch.place.point);
-        match watch.place.alone {
+        let at = PointId(watch.point);
+        match watch.alone {
             Key::NONE => self.part(at, Rank::new(watch, id)),
             key => self.remove_child(at, key, &[]),
         }
@@ -209,7 +196,7 @@ impl Trie {
 
     /// Adds a watch to those of a point.
     fn join(&mut self, all: &mut Slab<Watch>, at: PointId, id: WatchId) {
-        place(all, id, Place { point: at.0, alone: Key::NONE });
+        place(all, id, at, Key::NONE);
         let (Some(point), Some(watch)) = (self.points.find_mut(at.0), all.find(id.0)) else {
             return;
         };
@@ -302,8 +289,8 @@ impl Trie {
     pub(super) fn check(&self, all: &Slab<Watch>) -> Result<(), String> {
         for (number, watch) in all.iter() {
             let id = WatchId(number);
-            let at = Spot::Point(PointId(watch.place.point));
-            let spot = match watch.place.alone {
+            let at = Spot::Point(PointId(watch.point));
+            let spot = match watch.alone {
                 Key::NONE => Some(at),
                 key => self.below(at, Name { key, tail: &[] }),
             };
@@ -336,9 +323,9 @@ impl Trie {
     }
 }
 
-fn place(all: &mut Slab<Watch>, id: WatchId, place: Place) {
+fn place(all: &mut Slab<Watch>, id: WatchId, at: PointId, alone: Key) {
     if let Some(watch) = all.find_mut(id.0) {
-        watch.place = place;
+        (watch.point, watch.alone) = (at.0, alone);
     }
 }
 

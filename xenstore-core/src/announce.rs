@@ -1,0 +1,329 @@
+//! Events: who is told of a change.
+//!
+//! A connection hears of a change if one of its watches is on the way, and if it may read the node
+//! or the node's parent when the change happens.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+
+use crate::connection::Connections;
+use crate::host::DomId;
+use crate::operation::Change;
+use crate::outbox::Event;
+use crate::path::{Name, Path, Place, extend_decimal};
+use crate::perms::{Perms, Subject};
+use crate::store::{Caller, Store};
+use crate::transaction::Record;
+use crate::tree::{Node, Special, Step, Tree, Walk};
+use crate::watch::{Spot, WatchId, Watches};
+
+/// Everybody who can be told something.
+#[derive(Debug)]
+pub(crate) struct Audience {
+    pub(crate) watches: Watches,
+    pub(crate) connections: Connections,
+    /// Kept between events for its memory.
+    heard: Vec<Heard>,
+}
+
+/// A watch that hears of a change.
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    order: u64,
+    watch: WatchId,
+    /// The length of the path that it is told.
+    told: usize,
+    /// The length of its own path.
+    own: usize,
+}
+
+/// What decides who may know of a change.
+#[derive(Clone, Copy)]
+struct Secrecy<'a> {
+    perms: &'a Perms,
+    /// The permissions before, where they were others.
+    before: Option<&'a Perms>,
+    parent: Option<&'a Perms>,
+}
+
+impl<'a> Secrecy<'a> {
+    fn new(perms: &'a Perms, parent: Option<&'a Rc<Perms>>) -> Self {
+        Self { perms, before: None, parent: parent.map(|parent| &**parent) }
+    }
+
+    /// Returns the secrecy of a node that exists.
+    fn of(tree: &'a Tree, path: Path<'_>) -> Self {
+        let reach = tree.reach(path);
+        Self::new(&reach.node.perms, reach.parent.map(|parent| &parent.perms))
+    }
+
+    fn lets(&self, subject: &Subject) -> bool {
+        self.perms.readable(subject)
+            || self.parent.is_some_and(|parent| parent.readable(subject))
+            || self.before.is_some_and(|before| before.readable(subject))
+    }
+}
+
+impl Audience {
+    pub(crate) fn new() -> Self {
+        Self { watches: Watches::new(), connections: Connections::default(), heard: Vec::new() }
+    }
+
+    /// Tells of one change to the store.
+    pub(crate) fn tell(&mut self, store: &Store, place: Place<'_>, change: &Change) {
+        let path = place.as_bytes();
+        match change {
+            Change::Nothing => {}
+            Change::Written { perms, parent, .. } => {
+                self.tell_path(store, path, 0, Secrecy::new(perms, parent.as_ref()));
+            }
+            Change::Created { perms, parent, made, .. } => {
+                // The parent of all but the topmost new node is new too, with the same permissions.
+                let parent = if *made > 1 { perms } else { parent };
+                self.tell_path(store, path, *made, Secrecy::new(perms, Some(parent)));
+            }
+            Change::Permitted { node, perms, parent } => {
+                let secrecy = Secrecy::new(perms, parent.as_ref());
+                let before = Some(&*node.perms);
+                self.tell_path(store, path, 0, Secrecy { before, ..secrecy });
+            }
+            Change::Announced { special, .. } => self.tell_special(store, *special, None),
+            Change::Removed { subtree, parent } => {
+                let path = Path::trusted(path);
+                self.tell_below(store, path, subtree, Step::Leave, |_| true);
+                let secrecy = Secrecy::new(&subtree.perms, Some(parent));
+                self.tell_path(store, path.as_bytes(), 0, secrecy);
+            }
+        }
+    }
+
+    /// Tells what a transaction changed in the end, each path once, in the order in which the
+    /// transaction first used them.
+    pub(crate) fn tell_commit(&mut self, store: &Store, before: &Tree, log: &[Record]) {
+        let mut uses: BTreeMap<&[u8], Use> = BTreeMap::new();
+        for (first, record) in log.iter().enumerate() {
+            let change = &record.change;
+            let path = uses.entry(record.place().as_bytes()).or_insert(Use { first, ..Use::NONE });
+            path.changed |= !change.is_nothing();
+            path.removed |= matches!(change, Change::Removed { .. });
+        }
+        let mut changed: Vec<_> = uses
+            .iter()
+            .filter(|(_, path)| path.changed)
+            .map(|(path, of)| (of.first, *path))
+            .collect();
+        changed.sort_unstable();
+        // What one removal told of, another above it must not tell again.
+        let mut told: BTreeSet<Box<[u8]>> = BTreeSet::new();
+        for (_, path) in changed {
+            let path = match Place::trusted(path) {
+                Place::Node(path) => path,
+                Place::Special(name) => {
+                    if let Some(special) = Special::from_name(name) {
+                        self.tell_special(store, special, None);
+                    }
+                    continue;
+                }
+            };
+            self.tell_outcome(store, before, path);
+            let gone = before.find(path).filter(|_| uses[path.as_bytes()].removed);
+            let Some(gone) = gone else { continue };
+            self.tell_below(store, path, gone, Step::Enter, |below| {
+                let named = uses.get(below).is_some_and(|path| path.changed);
+                !named
+                    && store.tree.find(Path::trusted(below)).is_none()
+                    && told.insert(below.into())
+            });
+        }
+    }
+
+    /// Tells of a domain, or of any at all if none is named, to who watches for such news.
+    ///
+    /// Watches without a depth hear the plain name; those with one, and those of a domain's own
+    /// name, hear of each domain.
+    pub(crate) fn tell_special(&mut self, store: &Store, special: Special, domain: Option<DomId>) {
+        let perms = store.tree.special(special);
+        let secrecy = Secrecy::new(perms, Some(&store.tree.root().perms));
+        let mut path = special.name().to_vec();
+        let own = path.len();
+        let Some(spot) = self.watches.spot(&path) else { return };
+        self.heard.clear();
+        if let Some(domain) = domain {
+            path.push(b'/');
+            let name = path.len();
+            extend_decimal(&mut path, domain.0.into());
+            if let Some(spot) = self.watches.below(spot, Name::new(&path[name..])) {
+                self.hear_at(spot, path.len(), path.len(), |_| true);
+            }
+        }
+        let told = path.len();
+        self.hear_at(spot, told, own, |depth| match depth {
+            None => domain.is_none(),
+            Some(depth) => domain.is_some() && depth > 0,
+        });
+        self.deliver(store, &path, secrecy);
+    }
+
+    /// Queues a watch's first event, which tells only its own path, to whoever registered it.
+    pub(crate) fn greet(&mut self, watch: WatchId, path: &[u8]) {
+        self.queue(Heard { order: 0, watch, told: path.len(), own: path.len() }, path);
+    }
+
+    /// Tells what became of a path in a transaction that is committed.
+    fn tell_outcome(&mut self, store: &Store, before: &Tree, path: Path<'_>) {
+        let made = before.reach(path).missing;
+        let bytes = path.as_bytes();
+        if store.tree.find(path).is_some() {
+            let before = before.find(path).map(|node| &*node.perms);
+            let secrecy = Secrecy { before, ..Secrecy::of(&store.tree, path) };
+            self.tell_path(store, bytes, made, secrecy);
+        } else if made == 0 {
+            self.tell_path(store, bytes, 0, Secrecy::of(before, path));
+        }
+    }
+
+    /// Tells watches at and above a path, as far as their depth reaches.
+    ///
+    /// A watch that does not reach the path's end hears of new parents that it does reach: it
+    /// would not learn of them otherwise.
+    fn tell_path(&mut self, store: &Store, bytes: &[u8], made: usize, secrecy: Secrecy<'_>) {
+        let Self { watches, heard, .. } = self;
+        heard.clear();
+        watches.along(bytes, |watch, own, level| {
+            let Some(registered) = watches.watch(watch) else { return };
+            let order = registered.order;
+            let full = Heard { order, watch, told: bytes.len(), own };
+            let Some(depth) = registered.depth() else {
+                heard.push(full);
+                return;
+            };
+            let path = Path::trusted(bytes);
+            let levels = path.depth();
+            if level + depth >= levels {
+                heard.push(full);
+                return;
+            }
+            for above in levels - level - depth..made {
+                heard.push(Heard { told: path.ancestor(above).as_bytes().len(), ..full });
+            }
+        });
+        self.deliver(store, bytes, secrecy);
+    }
+
+    /// Tells the watches that are exactly at a node below a node that is gone.
+    fn tell_below(
+        &mut self,
+        store: &Store,
+        path: Path<'_>,
+        gone: &Rc<Node>,
+        when: Step,
+        mut wanted: impl FnMut(&[u8]) -> bool,
+    ) {
+        let Some(top) = self.watches.spot(path.as_bytes()) else { return };
+        let mut spots: Vec<Option<Spot>> = Vec::new();
+        let mut walk = Walk::new(path, gone);
+        while let Some(visit) = walk.next() {
+            let (step, visited, node) = (visit.step, visit.path, visit.node);
+            let parent = visit.parent;
+            let spot = match step {
+                Step::Enter => {
+                    let spot = match spots.last() {
+                        None => Some(top),
+                        Some(above) => above.and_then(|above| {
+                            self.watches.below(above, Path::trusted(visited).last()?)
+                        }),
+                    };
+                    spots.push(spot);
+                    spot
+                }
+                Step::Leave => spots.pop().flatten(),
+            };
+            if let (Some(spot), Some(parent), true) = (spot, parent, step == when)
+                && wanted(visited)
+            {
+                let secrecy = Secrecy::new(&node.perms, Some(&parent.perms));
+                self.heard.clear();
+                self.hear_at(spot, visited.len(), visited.len(), |_| true);
+                self.deliver(store, visited, secrecy);
+            }
+            if spot.is_none() && step == Step::Enter {
+                walk.skip_children();
+            }
+        }
+    }
+
+    /// Notes every watch that is exactly at a spot and has a wanted depth.
+    fn hear_at(
+        &mut self,
+        spot: Spot,
+        told: usize,
+        own: usize,
+        wanted: impl Fn(Option<usize>) -> bool,
+    ) {
+        let Self { watches, heard, .. } = self;
+        watches.at(spot, |watch| {
+            if let Some(registered) = watches.watch(watch)
+                && wanted(registered.depth())
+            {
+                heard.push(Heard { order: registered.order, watch, told, own });
+            }
+        });
+    }
+
+    /// Queues what was heard, in the order in which the watches were registered.
+    fn deliver(&mut self, store: &Store, path: &[u8], secrecy: Secrecy<'_>) {
+        let mut heard = core::mem::take(&mut self.heard);
+        if heard.len() > 1 {
+            heard.sort_unstable_by_key(|heard| (heard.order, heard.told));
+        }
+        for &heard in &heard {
+            let listener = self.watches.watch(heard.watch).map(|watch| watch.conn);
+            let listener = listener.and_then(|slot| self.connections.in_slot(slot));
+            let caller = listener.and_then(|(conn, _)| store.caller(conn.domain));
+            let Some(Caller { subject, .. }) = caller else { continue };
+            let lets = if heard.told == path.len() {
+                secrecy.lets(&subject)
+            } else {
+                Secrecy::of(&store.tree, Path::trusted(&path[..heard.told])).lets(&subject)
+            };
+            if lets {
+                self.queue(heard, path);
+            }
+        }
+        heard.clear();
+        self.heard = heard;
+    }
+
+    fn queue(&mut self, heard: Heard, path: &[u8]) {
+        let Some(watch) = self.watches.watch_mut(heard.watch) else { return };
+        let Some((connection, spare)) = self.connections.in_slot(watch.conn) else { return };
+        let spelled = |len: usize| path.get(watch.implied()..len).unwrap_or_default();
+        let event = Event {
+            watch: heard.watch,
+            newest: watch.newest,
+            path: spelled(heard.told),
+            own: spelled(heard.own),
+            token: watch.token(),
+        };
+        if let Some(number) = connection.outbox.event(event, spare) {
+            watch.newest = number;
+            let slot = watch.conn;
+            self.connections.mark_ready(slot);
+        }
+    }
+}
+
+/// How a transaction used a path.
+#[derive(Clone, Copy, Debug)]
+struct Use {
+    /// The first record that names it.
+    first: usize,
+    changed: bool,
+    removed: bool,
+}
+
+impl Use {
+    const NONE: Self = Self { first: 0, changed: false, removed: false };
+}

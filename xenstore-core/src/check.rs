@@ -1,0 +1,101 @@
+//! The check: recomputes every account and index from the tree itself, and compares.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::rc::Rc;
+use alloc::string::String;
+
+use crate::announce::Audience;
+use crate::operation::charge_of;
+use crate::path::Path;
+use crate::perms::Who;
+use crate::store::Store;
+use crate::tree::{Node, Step, Tree, Walk};
+
+/// Calls for every node with its path and its parent.
+pub(crate) fn for_each_node(tree: &Tree, mut each: impl FnMut(&[u8], &Node, Option<&Rc<Node>>)) {
+    let mut walk = Walk::new(Path::ROOT, tree.root());
+    while let Some(visit) = walk.next() {
+        if visit.step == Step::Enter {
+            each(visit.path, visit.node, visit.parent);
+        }
+    }
+}
+
+/// What a domain should be charged with.
+#[derive(Default)]
+struct Due {
+    nodes: usize,
+    memory: usize,
+    roots: BTreeSet<Box<[u8]>>,
+}
+
+/// Compares what is kept with what it should be; the error says where they differ.
+pub(crate) fn check(store: &Store, audience: &Audience) -> Result<(), String> {
+    let mut dues: BTreeMap<Who, Due> = BTreeMap::new();
+    let mut dead_owner = None;
+    for_each_node(&store.tree, |path, node, parent| {
+        let owner = node.perms.owner();
+        if store.domains.named_by(owner).is_none() {
+            dead_owner =
+                Some(format!("{} belongs to a dead domain", String::from_utf8_lossy(path)));
+        }
+        let due = dues.entry(owner.who).or_default();
+        due.nodes += 1;
+        due.memory += charge_of(node, path.len());
+        let above = parent.map(|parent| parent.perms.owner().who);
+        if above != Some(owner.who) && !store.is_privileged(owner.domain) {
+            due.roots.insert(path.into());
+        }
+    });
+    if let Some(dead_owner) = dead_owner {
+        return Err(dead_owner);
+    }
+    for (id, connection) in audience.connections.iter() {
+        let domain = store.domains.find(connection.domain);
+        let Some(domain) = domain.filter(|domain| domain.conn == Some(id)) else {
+            return Err(format!("{id:?} serves domain {}, which is not its", connection.domain));
+        };
+        let due = dues.entry(domain.who).or_default();
+        for (at, &watch) in (0..).zip(&connection.watches) {
+            match audience.watches.watch(watch) {
+                Some(watch) if watch.conn == id.slot && watch.listed_at == at => {
+                    due.memory += watch.memory();
+                }
+                other => return Err(format!("watch {at} of {id:?} is {other:?}")),
+            }
+        }
+        due.memory += connection.transactions.values().map(|open| open.memory).sum::<usize>();
+        let counted = (connection.watches.len(), connection.transactions.len());
+        let usage = (domain.usage.watches, domain.usage.transactions);
+        if counted != usage {
+            return Err(format!(
+                "domain {} has {counted:?} watches and transactions, charged {usage:?}",
+                domain.id
+            ));
+        }
+    }
+    for domain in store.domains.iter() {
+        let due = dues.remove(&domain.who).unwrap_or_default();
+        let (due_use, usage) = ((due.nodes, due.memory), (domain.usage.nodes, domain.usage.memory));
+        if due_use != usage {
+            return Err(format!(
+                "domain {} has {due_use:?} nodes and bytes, charged {usage:?}",
+                domain.id
+            ));
+        }
+        if due.roots != domain.roots {
+            return Err(format!(
+                "domain {} owns subtrees {:?}, the index has {:?}",
+                domain.id, due.roots, domain.roots
+            ));
+        }
+    }
+    let listed: usize = audience.connections.iter().map(|(_, conn)| conn.watches.len()).sum();
+    if listed != audience.watches.len() {
+        let all = audience.watches.len();
+        return Err(format!("connections list {listed} watches, {all} exist"));
+    }
+    audience.watches.check()
+}

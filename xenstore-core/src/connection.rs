@@ -1,0 +1,197 @@
+//! Connections: what the server keeps for each ring.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+
+use crate::host::{ConnId, DomId};
+use crate::outbox::{Outbox, Spare};
+use crate::transaction::Transaction;
+use crate::watch::WatchId;
+
+/// One connection. When idle it holds no buffer.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) domain: DomId,
+    generation: u32,
+    /// The beginning of a frame whose rest has not come yet.
+    pub(crate) input: Vec<u8>,
+    pub(crate) outbox: Outbox,
+    pub(crate) watches: Vec<WatchId>,
+    pub(crate) transactions: BTreeMap<u32, Box<Transaction>>,
+    last_transaction: u32,
+    /// Whether [`Connections::ready`] has it.
+    ready: bool,
+    /// Whether input was refused, so that its owner must be told when it can go on.
+    pub(crate) stalled: bool,
+    /// Whether service ended after a violation.
+    pub(crate) ignored: bool,
+}
+
+impl Connection {
+    /// Returns the number of the next transaction: never 0, and none that is open.
+    pub(crate) fn next_transaction(&mut self) -> u32 {
+        loop {
+            self.last_transaction = self.last_transaction.wrapping_add(1);
+            let number = self.last_transaction;
+            if number != 0 && !self.transactions.contains_key(&number) {
+                return number;
+            }
+        }
+    }
+
+    /// Forgets all that the guest began, as if it had just connected. Its watches are the caller's
+    /// business, and so are the transactions' accounts.
+    pub(crate) fn restart(&mut self, spare: &mut Spare) {
+        spare.give(core::mem::take(&mut self.input));
+        self.outbox.clear(spare);
+        self.last_transaction = 0;
+        self.stalled = false;
+    }
+}
+
+/// All connections, and which of them their owner should look at.
+#[derive(Debug, Default)]
+pub(crate) struct Connections {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    ready: VecDeque<u32>,
+    pub(crate) spare: Spare,
+}
+
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    connection: Option<Box<Connection>>,
+}
+
+impl Connections {
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    pub(crate) fn add(&mut self, domain: DomId) -> ConnId {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot { generation: 0, connection: None });
+            u32::try_from(self.slots.len() - 1).expect("there are fewer domains than numbers")
+        });
+        let place = &mut self.slots[slot as usize];
+        let generation = place.generation;
+        place.connection = Some(Box::new(Connection {
+            domain,
+            generation,
+            input: Vec::new(),
+            outbox: Outbox::default(),
+            watches: Vec::new(),
+            transactions: BTreeMap::new(),
+            last_transaction: 0,
+            ready: false,
+            stalled: false,
+            ignored: false,
+        }));
+        ConnId { slot, generation }
+    }
+
+    pub(crate) fn remove(&mut self, id: ConnId) {
+        if self.find(id).is_none() {
+            return;
+        }
+        let place = &mut self.slots[id.slot()];
+        place.generation = place.generation.wrapping_add(1);
+        if let Some(mut connection) = place.connection.take() {
+            connection.restart(&mut self.spare);
+        }
+        self.free.push(id.slot);
+    }
+
+    pub(crate) fn find(&self, id: ConnId) -> Option<&Connection> {
+        let connection = self.slots.get(id.slot())?.connection.as_deref()?;
+        (connection.generation == id.generation).then_some(connection)
+    }
+
+    pub(crate) fn find_mut(&mut self, id: ConnId) -> Option<&mut Connection> {
+        self.parts(id).map(|(connection, _)| connection)
+    }
+
+    /// Returns a connection with the buffers that it may take from and give to.
+    pub(crate) fn parts(&mut self, id: ConnId) -> Option<(&mut Connection, &mut Spare)> {
+        let connection = self.slots.get_mut(id.slot())?.connection.as_deref_mut()?;
+        (connection.generation == id.generation).then_some((connection, &mut self.spare))
+    }
+
+    /// Returns the connection that is in a slot now.
+    pub(crate) fn in_slot(&mut self, slot: u32) -> Option<(&mut Connection, &mut Spare)> {
+        let connection = self.slots.get_mut(slot as usize)?.connection.as_deref_mut()?;
+        Some((connection, &mut self.spare))
+    }
+
+    /// Has the owner look at the connection in a slot.
+    pub(crate) fn mark_ready(&mut self, slot: u32) {
+        let connection =
+            self.slots.get_mut(slot as usize).and_then(|place| place.connection.as_deref_mut());
+        if let Some(connection) = connection
+            && !connection.ready
+        {
+            connection.ready = true;
+            self.ready.push_back(slot);
+        }
+    }
+
+    pub(crate) fn next_ready(&mut self) -> Option<ConnId> {
+        loop {
+            let slot = self.ready.pop_front()?;
+            // The slot may be empty by now, or hold another connection, which has its own mark.
+            let Some((connection, _)) = self.in_slot(slot) else { continue };
+            if core::mem::take(&mut connection.ready) {
+                return Some(ConnId { slot, generation: connection.generation });
+            }
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (ConnId, &Connection)> + '_ {
+        (0..).zip(&self.slots).filter_map(|(slot, place)| {
+            let connection = place.connection.as_deref()?;
+            Some((ConnId { slot, generation: connection.generation }, connection))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_dense_and_stale_ids_find_nothing() {
+        let mut connections = Connections::default();
+        let first = connections.add(DomId(1));
+        let second = connections.add(DomId(2));
+        assert_eq!((first.slot(), second.slot()), (0, 1));
+        connections.remove(first);
+        let third = connections.add(DomId(3));
+        assert_eq!(third.slot(), 0, "the slot serves again");
+        assert!(connections.find(first).is_none(), "the old id does not name the new connection");
+        connections.remove(first);
+        assert_eq!(connections.find(third).map(|conn| conn.domain), Some(DomId(3)));
+    }
+
+    #[test]
+    fn each_ready_connection_is_told_once() {
+        let mut connections = Connections::default();
+        let (first, second) = (connections.add(DomId(1)), connections.add(DomId(2)));
+        for slot in [1, 0, 1] {
+            connections.mark_ready(slot);
+        }
+        assert_eq!(connections.next_ready(), Some(second));
+        connections.remove(first);
+        let third = connections.add(DomId(3));
+        assert_eq!(connections.next_ready(), None, "what was marked is gone");
+        connections.mark_ready(third.slot);
+        assert_eq!(connections.next_ready(), Some(third));
+    }
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        let size = size_of::<Connection>() + size_of::<Slot>();
+        assert!(size <= 224, "{size} bytes");
+    }
+}

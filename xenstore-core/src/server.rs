@@ -1,0 +1,534 @@
+//! The server: bytes of many connections in, bytes and events out.
+
+mod control;
+mod lifecycle;
+mod setting;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use zerocopy::FromBytes;
+
+use crate::announce::Audience;
+use crate::host::{Config, ConnId, DomId, Host, UniqueId};
+use crate::operation::{NodeOp, PathOp, PermsOp};
+use crate::path::Namer;
+use crate::path::{Place, WatchPath};
+use crate::perms::Spelled;
+use crate::quota::{Denial, Quota};
+use crate::reply::Reply;
+use crate::request::{CallerRule, Client, Request, TransactionRule, rules};
+use crate::store::{Caller, Store};
+use crate::transaction::Transaction;
+use crate::wire::{Error, Features, HEADER_SIZE, Header, Op, Violation};
+
+/// The most bytes that one call of [`Server::receive`] takes: a ring's worth
+/// (`XENSTORE_RING_SIZE` in xen/include/public/io/xs_wire.h).
+const RECEIVE_MAX: usize = 1024;
+
+/// When this many bytes wait for a connection, its requests wait too, whoever it is.
+const BACKLOG: usize = 256 << 10;
+
+/// A Xenstore server for one host.
+///
+/// Its owner moves bytes: after an event on a ring it calls [`receive`](Self::receive) with what
+/// the ring holds, and then, for every connection that [`next_ready`](Self::next_ready) names,
+/// [`transmit`](Self::transmit) and [`sent`](Self::sent) until the ring is full, and `receive`
+/// again for what was not taken.
+#[derive(Debug)]
+pub struct Server {
+    config: Config,
+    store: Store,
+    audience: Audience,
+    /// Holds the path of the present request; kept for its memory.
+    scratch: Vec<u8>,
+    requests: u64,
+    /// Whether shutdowns were told by domain, but not yet by the plain event.
+    shutdowns: bool,
+    log_switches: control::Switches,
+}
+
+/// Counts of what a server holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Nodes of the tree.
+    pub nodes: usize,
+    /// Watches of all connections.
+    pub watches: usize,
+    /// Open transactions of all connections.
+    pub transactions: usize,
+    /// Connections, including those whose service ended after a violation.
+    pub connections: usize,
+    /// Domains known, introduced or not.
+    pub domains: usize,
+    /// Different permission lists.
+    pub permission_lists: usize,
+    /// Requests answered since the start.
+    pub requests: u64,
+}
+
+impl Server {
+    /// Makes a store with its first nodes, which belong to the privileged domain.
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            store: Store::new(config),
+            audience: Audience::new(),
+            scratch: Vec::new(),
+            requests: 0,
+            shutdowns: false,
+            log_switches: control::Switches::default(),
+        }
+    }
+
+    /// Takes bytes from the front of what a connection's ring holds, at most 1024, and answers the
+    /// requests that they complete.
+    ///
+    /// Returns how many were taken. 0 of some means that the connection must first read what waits
+    /// for it; `next_ready` names it when it can go on.
+    ///
+    /// # Errors
+    /// A [`Violation`] ends the service, as [`ignore`](Self::ignore) does; the owner reports it in
+    /// the ring.
+    pub fn receive(
+        &mut self,
+        conn: ConnId,
+        bytes: &[u8],
+        host: &mut impl Host,
+    ) -> Result<usize, Violation> {
+        let bytes = &bytes[..bytes.len().min(RECEIVE_MAX)];
+        let mut rest = bytes;
+        while !rest.is_empty() && self.may_receive(conn) {
+            match self.take_frame(conn, rest, host) {
+                Ok(after) => rest = after,
+                Err(violation) => {
+                    self.ignore(conn);
+                    return Err(violation);
+                }
+            }
+        }
+        Ok(bytes.len() - rest.len())
+    }
+
+    /// Returns the bytes that a connection's ring should get next.
+    pub fn transmit(&self, conn: ConnId) -> Option<&[u8]> {
+        self.audience.connections.find(conn)?.outbox.next()
+    }
+
+    /// Notes that the first `count` bytes of [`transmit`](Self::transmit) are in the ring.
+    pub fn sent(&mut self, conn: ConnId, count: usize) {
+        let Some((connection, spare)) = self.audience.connections.parts(conn) else { return };
+        connection.outbox.forget(count, spare);
+        if connection.stalled {
+            self.wake(conn);
+        }
+    }
+
+    /// Returns a connection whose output changed, or whose input can go on, since it was last
+    /// returned; `None` when there is none left.
+    pub fn next_ready(&mut self) -> Option<ConnId> {
+        self.audience.connections.next_ready()
+    }
+
+    /// Returns every domain that is introduced or that a permission names, with its identity.
+    ///
+    /// Its owner asks Xen of these, and reports with [`shut_down`](Self::shut_down) and
+    /// [`gone`](Self::gone).
+    pub fn domains(&self) -> impl Iterator<Item = (DomId, UniqueId)> + '_ {
+        self.store.domains.iter().map(|domain| (domain.id, domain.identity))
+    }
+
+    /// Returns the features that a connection was offered.
+    pub fn features(&self, conn: ConnId) -> Features {
+        let connection = self.audience.connections.find(conn);
+        let domain = connection.and_then(|conn| self.store.domains.find(conn.domain));
+        domain.map_or(Features::empty(), |domain| domain.features)
+    }
+
+    /// Recomputes every account and index from the tree and compares them with what is kept.
+    ///
+    /// # Errors
+    /// A sentence on the first difference; there is none unless the server has a fault.
+    pub fn check(&self) -> Result<(), String> {
+        crate::check::check(&self.store, &self.audience)
+    }
+
+    /// Returns counts of what the server holds.
+    pub fn stats(&self) -> Stats {
+        let mut stats = Stats {
+            watches: self.audience.watches.len(),
+            connections: self.audience.connections.len(),
+            domains: self.store.domains.len(),
+            permission_lists: self.store.interned.len(),
+            requests: self.requests,
+            ..Stats::default()
+        };
+        for domain in self.store.domains.iter() {
+            stats.nodes += domain.usage.nodes;
+            stats.transactions += domain.usage.transactions;
+        }
+        stats
+    }
+
+    /// Whether a connection may send a request now; if not, it is told when it may again.
+    fn may_receive(&mut self, conn: ConnId) -> bool {
+        let Some(connection) = self.audience.connections.find_mut(conn) else { return false };
+        if connection.ignored {
+            return false;
+        }
+        let (replies, waiting) = (connection.outbox.replies(), connection.outbox.len());
+        let privileged = self.store.is_privileged(connection.domain);
+        let within = privileged
+            || self.store.domains.find(connection.domain).is_some_and(|domain| {
+                let outstanding = domain.limits.of(Quota::Outstanding) as usize;
+                (outstanding == 0 || replies < outstanding)
+                    && domain.limits.allow(Quota::Memory, domain.usage.memory)
+            });
+        connection.stalled = !within || waiting >= BACKLOG;
+        !connection.stalled
+    }
+
+    /// Has a connection looked at whose input was refused, if it may go on now.
+    fn wake(&mut self, conn: ConnId) {
+        let stalled = self.audience.connections.find(conn).is_some_and(|conn| conn.stalled);
+        if stalled && self.may_receive(conn) {
+            self.audience.connections.mark_ready(conn.slot);
+        }
+    }
+
+    /// Takes one frame, or the part of one that has come, and returns what follows it.
+    fn take_frame<'b>(
+        &mut self,
+        conn: ConnId,
+        bytes: &'b [u8],
+        host: &mut impl Host,
+    ) -> Result<&'b [u8], Violation> {
+        let Some((connection, spare)) = self.audience.connections.parts(conn) else {
+            return Ok(&[]);
+        };
+        if connection.input.is_empty() {
+            if let Ok((header, after)) = Header::read_from_prefix(bytes) {
+                let len = header.payload_len()?;
+                if let Some((payload, rest)) = after.split_at_checked(len) {
+                    self.dispatch(conn, header, payload, host);
+                    return Ok(rest);
+                }
+            }
+            connection.input = spare.take();
+        }
+        let input = &mut connection.input;
+        let mut rest = bytes;
+        let mut fill = |input: &mut Vec<u8>, up_to: usize| {
+            let (part, after) = rest.split_at(rest.len().min(up_to.saturating_sub(input.len())));
+            input.extend_from_slice(part);
+            rest = after;
+        };
+        fill(input, HEADER_SIZE);
+        if let Ok((header, _)) = Header::read_from_prefix(input) {
+            let end = HEADER_SIZE + header.payload_len()?;
+            fill(input, end);
+            if input.len() == end {
+                let input = core::mem::take(input);
+                self.dispatch(conn, header, &input[HEADER_SIZE..], host);
+                self.audience.connections.spare.give(input);
+            }
+        }
+        Ok(rest)
+    }
+
+    /// Answers one request: whatever it is, exactly one reply is queued, and only here.
+    fn dispatch(&mut self, conn: ConnId, header: Header, payload: &[u8], host: &mut impl Host) {
+        self.requests += 1;
+        let mut scratch = core::mem::take(&mut self.scratch);
+        let outcome = self.perform(conn, header, payload, &mut scratch, host);
+        let Self { store, audience, .. } = self;
+        if let Some((connection, spare)) = audience.connections.parts(conn) {
+            let outbox = &mut connection.outbox;
+            let error = match &outcome {
+                Ok(reply) => {
+                    let fits = outbox.reply(header, spare, |out| reply.extend(out, &store.domains));
+                    if fits { None } else { Some(Error::E2big) }
+                }
+                Err(denial) => Some(denial.error),
+            };
+            if let Some(error) = error {
+                let header = Header { kind: Op::Error.to_wire().into(), ..header };
+                outbox.reply(header, spare, |out| {
+                    out.extend_from_slice(error.name().as_bytes());
+                    out.push(0);
+                });
+            }
+            if let Some(domain) = store.domains.find_mut(connection.domain) {
+                domain.highest.raise(Quota::Outstanding, outbox.replies());
+            }
+            if let Err(Denial { quota: Some(quota), .. }) = outcome {
+                store.count_refusal(connection.domain, quota);
+            }
+            audience.connections.mark_ready(conn.slot);
+        }
+        if let Ok(Reply::Watching(watch, path)) = outcome {
+            audience.greet(watch, path);
+        }
+        self.scratch = scratch;
+        self.print_notices(host);
+    }
+
+    /// Applies the rules that hold before a request is even read, and then does what it asks.
+    fn perform<'a>(
+        &mut self,
+        conn: ConnId,
+        header: Header,
+        payload: &'a [u8],
+        scratch: &'a mut Vec<u8>,
+        host: &mut impl Host,
+    ) -> Result<Reply<'a>, Denial> {
+        let op = Op::from_wire(header.kind.get()).ok_or(Error::Enosys)?;
+        let rules = rules(op).ok_or(Error::Enosys)?;
+        let connection = self.audience.connections.find(conn).ok_or(Error::Einval)?;
+        let caller = self.store.caller(connection.domain).ok_or(Error::Einval)?;
+        if rules.caller == CallerRule::Privileged && !caller.subject.privileged {
+            return Err(Error::Eacces.into());
+        }
+        let number = header.tx_id.get();
+        let open = number == 0 || connection.transactions.contains_key(&number);
+        if rules.transaction == TransactionRule::Checked && !open {
+            return Err(Error::Enoent.into());
+        }
+        let client = self.client(caller);
+        match Request::parse(op, payload, client, scratch)? {
+            Request::Path(op) => self.path(conn, caller, number, &op, host),
+            Request::SetPerms { place, perms } => {
+                self.set_perms(conn, caller, number, place, &perms, host)
+            }
+            Request::Watch { path, token, depth } => {
+                self.watch(conn, caller, path, token, depth, host)
+            }
+            Request::Unwatch { path, token } => self.unwatch(conn, path, token),
+            Request::ResetWatches => {
+                self.drop_watches(conn);
+                self.drop_transactions(conn);
+                Ok(Reply::Done)
+            }
+            Request::TransactionStart => self.start_transaction(conn, caller, number, host),
+            Request::TransactionEnd { commit } => {
+                self.end_transaction(conn, caller, number, commit)
+            }
+            Request::Introduce { domain, gfn, port } => self.introduce(domain, gfn, port, host),
+            Request::Release(domain) => self.release(domain, host),
+            Request::Resume(domain) => self.resume(domain),
+            Request::GetDomainPath(domain) => Ok(Reply::Home(domain)),
+            Request::IsDomainIntroduced(domain) => {
+                Ok(Reply::Flag(domain == DomId::SELF || self.is_introduced(domain)))
+            }
+            Request::SetTarget { domain, target } => self.set_target(domain, target),
+            Request::GetFeature(domain) => self.feature(caller, domain, host),
+            Request::SetFeature { domain, features } => self.set_feature(domain, features, host),
+            Request::GetQuota { domain, name } => self.quota(domain, name, host),
+            Request::SetQuota { domain, name, limit } => self.set_quota(domain, name, limit, host),
+            Request::Control(strings) => self.control(strings, host),
+        }
+    }
+
+    fn client(&self, caller: Caller) -> Client {
+        let domain = self.store.domains.find(caller.domain);
+        let limit = |quota| {
+            let limit = domain.filter(|_| !caller.subject.privileged)?.limits.of(quota);
+            (limit != 0).then_some(limit)
+        };
+        Client {
+            namer: Namer { home: caller.domain, longest: limit(Quota::PathMax) },
+            watch_depth: domain
+                .is_some_and(|domain| domain.features.contains(Features::WATCH_DEPTH)),
+            permissions: limit(Quota::NodePermissions),
+        }
+    }
+
+    fn path(
+        &mut self,
+        conn: ConnId,
+        caller: Caller,
+        number: u32,
+        op: &PathOp<'_>,
+        host: &impl Host,
+    ) -> Result<Reply<'static>, Denial> {
+        if grows(op) && host.memory_is_low() {
+            return Err(Error::Enomem.into());
+        }
+        if number != 0 {
+            let connection = self.audience.connections.find_mut(conn).ok_or(Error::Einval)?;
+            let open = connection.transactions.get_mut(&number).ok_or(Error::Enoent)?;
+            return Ok(Reply::Answer(self.store.operate_within(caller, open, op)?));
+        }
+        let (answer, change) = self.store.operate(caller, op)?;
+        self.audience.tell(&self.store, op.place(), &change);
+        Ok(Reply::Answer(answer))
+    }
+
+    fn set_perms(
+        &mut self,
+        conn: ConnId,
+        caller: Caller,
+        number: u32,
+        place: Result<Place<'_>, Denial>,
+        spelled: &[Spelled],
+        host: &mut impl Host,
+    ) -> Result<Reply<'static>, Denial> {
+        let everybody = self.store.may_name_everybody(caller.domain);
+        let perms = self.store.resolve(spelled, everybody, |domain| host.identify(domain))?;
+        if let Some(domain) = self.store.domains.find_mut(caller.domain) {
+            domain.highest.raise(Quota::NodePermissions, spelled.len());
+        }
+        self.path(conn, caller, number, &PathOp::Perms(place?, PermsOp::Set(perms)), host)
+    }
+
+    fn watch<'a>(
+        &mut self,
+        conn: ConnId,
+        caller: Caller,
+        path: WatchPath<'a>,
+        token: &[u8],
+        depth: Option<u32>,
+        host: &impl Host,
+    ) -> Result<Reply<'a>, Denial> {
+        let Audience { watches, connections, .. } = &mut self.audience;
+        if watches.find(conn.slot, path.full, token).is_some() {
+            return Err(Error::Eexist.into());
+        }
+        let memory = (path.full.len() + token.len()).cast_signed();
+        let domain = self.store.domains.find_mut(caller.domain).ok_or(Error::Einval)?;
+        if !caller.subject.privileged {
+            if !domain.limits.allow(Quota::Watches, domain.usage.watches + 1) {
+                return Err(Quota::Watches.into());
+            }
+            if !domain.has_room(memory) {
+                return Err(Quota::Memory.into());
+            }
+        }
+        if host.memory_is_low() {
+            return Err(Error::Enomem.into());
+        }
+        let connection = connections.find_mut(conn).ok_or(Error::Einval)?;
+        let listed_at = u32::try_from(connection.watches.len()).unwrap_or(u32::MAX);
+        let newest = connection.outbox.next_event();
+        let added = watches.add(conn.slot, path, token, depth, listed_at, newest);
+        let watch = added.map_err(|_| Error::Eexist)?;
+        connection.watches.push(watch);
+        domain.usage.watches += 1;
+        domain.highest.raise(Quota::Watches, domain.usage.watches);
+        self.store.charge_bytes(caller.domain, memory);
+        Ok(Reply::Watching(watch, path.full))
+    }
+
+    fn unwatch(
+        &mut self,
+        conn: ConnId,
+        path: WatchPath<'_>,
+        token: &[u8],
+    ) -> Result<Reply<'static>, Denial> {
+        let Audience { watches, connections, .. } = &mut self.audience;
+        let id = watches.find(conn.slot, path.full, token).ok_or(Error::Enoent)?;
+        let connection = connections.find_mut(conn).ok_or(Error::Einval)?;
+        let watch = watches.remove(id).ok_or(Error::Enoent)?;
+        // The last one takes the place that becomes free.
+        connection.watches.swap_remove(watch.listed_at as usize);
+        if let Some(&moved) = connection.watches.get(watch.listed_at as usize)
+            && let Some(moved) = watches.watch_mut(moved)
+        {
+            moved.listed_at = watch.listed_at;
+        }
+        let domain = connection.domain;
+        self.forget_watches(domain, 1, watch.memory());
+        Ok(Reply::Done)
+    }
+
+    /// Takes all watches off a connection.
+    fn drop_watches(&mut self, conn: ConnId) {
+        let Some(connection) = self.audience.connections.find_mut(conn) else { return };
+        let domain = connection.domain;
+        let ids = core::mem::take(&mut connection.watches);
+        let memory = ids.iter().filter_map(|id| self.audience.watches.remove(*id));
+        let memory = memory.map(|watch| watch.memory()).sum();
+        self.forget_watches(domain, ids.len(), memory);
+    }
+
+    fn forget_watches(&mut self, domain: DomId, count: usize, memory: usize) {
+        if let Some(domain) = self.store.domains.find_mut(domain) {
+            domain.usage.watches -= count;
+        }
+        self.store.charge_bytes(domain, -memory.cast_signed());
+    }
+
+    fn start_transaction(
+        &mut self,
+        conn: ConnId,
+        caller: Caller,
+        number: u32,
+        host: &impl Host,
+    ) -> Result<Reply<'static>, Denial> {
+        if number != 0 {
+            return Err(Error::Ebusy.into());
+        }
+        let domain = self.store.domains.find_mut(caller.domain).ok_or(Error::Einval)?;
+        let count = domain.usage.transactions + 1;
+        if !caller.subject.privileged && !domain.limits.allow(Quota::Transactions, count) {
+            return Err(Quota::Transactions.into());
+        }
+        if host.memory_is_low() {
+            return Err(Error::Enomem.into());
+        }
+        let connection = self.audience.connections.find_mut(conn).ok_or(Error::Einval)?;
+        let number = connection.next_transaction();
+        let open = Transaction::new(&self.store.tree, self.store.epoch);
+        connection.transactions.insert(number, open.into());
+        domain.usage.transactions = count;
+        domain.highest.raise(Quota::Transactions, count);
+        Ok(Reply::Number(number.into()))
+    }
+
+    fn end_transaction(
+        &mut self,
+        conn: ConnId,
+        caller: Caller,
+        number: u32,
+        commit: bool,
+    ) -> Result<Reply<'static>, Denial> {
+        let connection = self.audience.connections.find_mut(conn).ok_or(Error::Einval)?;
+        let mut open = connection.transactions.remove(&number).ok_or(Error::Enoent)?;
+        self.forget_transactions(caller.domain, 1, open.memory);
+        if commit {
+            let before = self.store.commit(caller, &mut open)?;
+            self.audience.tell_commit(&self.store, &before, open.log());
+        }
+        Ok(Reply::Done)
+    }
+
+    /// Drops all transactions of a connection.
+    fn drop_transactions(&mut self, conn: ConnId) {
+        let Some(connection) = self.audience.connections.find_mut(conn) else { return };
+        let domain = connection.domain;
+        let open = core::mem::take(&mut connection.transactions);
+        let memory = open.values().map(|open| open.memory).sum();
+        self.forget_transactions(domain, open.len(), memory);
+    }
+
+    fn forget_transactions(&mut self, domain: DomId, count: usize, memory: usize) {
+        if let Some(domain) = self.store.domains.find_mut(domain) {
+            domain.usage.transactions -= count;
+        }
+        self.store.charge_bytes(domain, -memory.cast_signed());
+    }
+
+    fn print_notices(&mut self, host: &mut impl Host) {
+        for notice in self.store.notices.drain(..) {
+            host.print(&notice);
+        }
+    }
+}
+
+/// Whether an operation can make the store larger.
+fn grows(op: &PathOp<'_>) -> bool {
+    matches!(
+        op,
+        PathOp::Node(_, NodeOp::Write(_) | NodeOp::Mkdir) | PathOp::Perms(_, PermsOp::Set(_))
+    )
+}

@@ -1,0 +1,442 @@
+//! The store: the tree, the domains that own its nodes, and what each of them uses.
+
+use alloc::format;
+use alloc::rc::Rc;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use heapless::Vec as Bounded;
+
+use crate::domain::{Domain, Domains};
+use crate::host::{Config, DomId, UniqueId};
+use crate::operation::{Answer, Change, Judge, PathOp, apply};
+use crate::path::{Path, Place};
+use crate::perms::{Access, Entry, Interned, Perms, Spelled, Subject, Who};
+use crate::quota::{Denial, Limits, Marks, Quota};
+use crate::transaction::{Record, Transaction};
+use crate::tree::{Special, Tree};
+use crate::wire::{Error, Features};
+
+/// Who makes a request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caller {
+    pub(crate) domain: DomId,
+    pub(crate) subject: Subject,
+}
+
+#[derive(Debug)]
+pub(crate) struct Store {
+    pub(crate) tree: Tree,
+    pub(crate) domains: Domains,
+    pub(crate) interned: Interned,
+    /// The limits that the next domain gets.
+    pub(crate) limits: Limits,
+    /// The largest uses seen of domains that are gone.
+    pub(crate) departed: Marks,
+    privileged: DomId,
+    /// Counts changes of nodes.
+    generation: u64,
+    /// Counts what changes rights other than by the tree: deaths and targets.
+    pub(crate) epoch: u64,
+    /// Lines for the log.
+    pub(crate) notices: Vec<String>,
+}
+
+impl Store {
+    pub(crate) fn new(config: Config) -> Self {
+        let limits = Limits::default();
+        let mut domains = Domains::new();
+        let who = domains.add(config.privileged, UniqueId(0), limits).who;
+        let mut interned = Interned::default();
+        let owner = Entry { who, domain: config.privileged, access: Access::None };
+        let everybody = Entry { who: Who::EVERYBODY, domain: DomId::ANY, access: Access::Read };
+        let private = interned.list(&[owner]);
+        let public = interned.list(&[owner, everybody]);
+        let mut tree = Tree::new(Rc::clone(&private), Rc::clone(&private), public);
+        tree.create(Path::trusted(b"/tool/xenstored"), &[], &private, 1);
+        let mut store = Self {
+            tree,
+            domains,
+            interned,
+            limits,
+            departed: Marks::default(),
+            privileged: config.privileged,
+            generation: 1,
+            epoch: 0,
+            notices: Vec::new(),
+        };
+        store.charge_whole_tree();
+        store
+    }
+
+    pub(crate) fn is_privileged(&self, domain: DomId) -> bool {
+        domain == self.privileged
+    }
+
+    /// Returns who asks when a domain does.
+    pub(crate) fn caller(&self, domain: DomId) -> Option<Caller> {
+        let known = self.domains.find(domain)?;
+        Some(Caller { domain, subject: known.subject(domain == self.privileged) })
+    }
+
+    /// Runs an operation on the store itself.
+    ///
+    /// # Errors
+    /// Those of the operation, and what the quotas say; then nothing changed.
+    pub(crate) fn operate(
+        &mut self,
+        caller: Caller,
+        op: &PathOp<'_>,
+    ) -> Result<(Answer, Change), Denial> {
+        let mut judge = judge(&self.domains, &mut self.interned, caller);
+        let (answer, change) = judge.judge(&self.tree, op)?;
+        if !change.is_nothing() {
+            self.admit(caller, op.place(), &change)?;
+            self.generation += 1;
+            apply(&mut self.tree, op, &change, self.generation);
+            self.account(op.place(), &change);
+        }
+        Ok((answer, change))
+    }
+
+    /// Runs an operation within a transaction.
+    ///
+    /// # Errors
+    /// Those of the operation, and what the quotas say.
+    pub(crate) fn operate_within(
+        &mut self,
+        caller: Caller,
+        transaction: &mut Transaction,
+        op: &PathOp<'_>,
+    ) -> Result<Answer, Denial> {
+        let limits = self.limits_of(caller);
+        let memory = Record::memory(op);
+        if let Some(domain) = self.domains.find(caller.domain)
+            && limits.is_some()
+            && !domain.has_room(memory.cast_signed())
+        {
+            return Err(Quota::Memory.into());
+        }
+        let mut judge = judge(&self.domains, &mut self.interned, caller);
+        let judged = judge.judge(&transaction.tree, op);
+        let unchanged = Change::Nothing;
+        let change = judged.as_ref().map_or(&unchanged, |(_, change)| change);
+        if let Some(limits) = limits {
+            let most = limits.of(Quota::TransactionNodes) as usize;
+            let touched = transaction.touch(op.place(), change, most);
+            if !limits.allow(Quota::TransactionNodes, touched) {
+                transaction.doomed = true;
+                return Err(Quota::TransactionNodes.into());
+            }
+            if let Some(domain) = self.domains.find_mut(caller.domain) {
+                domain.highest.raise(Quota::TransactionNodes, touched);
+            }
+        }
+        self.generation += 1;
+        apply(&mut transaction.tree, op, change, self.generation);
+        transaction.memory += memory;
+        self.charge_bytes(caller.domain, memory.cast_signed());
+        match judged {
+            Ok((answer, change)) => {
+                transaction.record(Record::new(op, Ok(answer.clone()), change));
+                Ok(answer)
+            }
+            Err(denial) => {
+                transaction.record(Record::new(op, Err(denial.error), Change::Nothing));
+                Err(denial)
+            }
+        }
+    }
+
+    /// Makes what a transaction did part of the store, and returns the tree as it was before.
+    ///
+    /// # Errors
+    /// [`Error::Eagain`] if it does not fit after what happened meanwhile, [`Error::Enomem`] if a
+    /// refusal left it incomplete, and what the quotas say. Then nothing changed.
+    pub(crate) fn commit(
+        &mut self,
+        caller: Caller,
+        transaction: &mut Transaction,
+    ) -> Result<Tree, Denial> {
+        if transaction.doomed {
+            return Err(Error::Enomem.into());
+        }
+        let tree = if transaction.is_undisturbed(&self.tree, self.epoch) {
+            transaction.tree.clone()
+        } else {
+            let mut judge = judge(&self.domains, &mut self.interned, caller);
+            transaction.replay(&self.tree, &mut judge, &mut self.generation)?
+        };
+        self.admit_all(caller, transaction.log())?;
+        let before = core::mem::replace(&mut self.tree, tree);
+        for record in transaction.log() {
+            self.account(record.place(), &record.change);
+        }
+        Ok(before)
+    }
+
+    /// Returns the permissions with the domains that are named, as they live now.
+    ///
+    /// A domain that exists but was not known becomes known, and dies when Xen says so.
+    ///
+    /// # Errors
+    /// [`Error::Enoent`] if the owner does not exist, [`Error::Enomem`] if it is everybody.
+    pub(crate) fn resolve(
+        &mut self,
+        spelled: &[Spelled],
+        everybody_allowed: bool,
+        mut identify: impl FnMut(DomId) -> Option<UniqueId>,
+    ) -> Result<Rc<Perms>, Denial> {
+        let mut entries = Vec::with_capacity(spelled.len());
+        for &Spelled { access, domain } in spelled {
+            let who = if domain == DomId::ANY {
+                if entries.is_empty() {
+                    return Err(Error::Enomem.into());
+                }
+                if everybody_allowed { Who::EVERYBODY } else { Who::NOBODY }
+            } else if let Some(known) = self.domains.find(domain) {
+                known.who
+            } else if let Some(identity) = identify(domain) {
+                self.domains.add(domain, identity, self.limits).who
+            } else if entries.is_empty() {
+                return Err(Error::Enoent.into());
+            } else {
+                Who::NOBODY
+            };
+            entries.push(Entry { who, domain, access });
+        }
+        if entries.is_empty() {
+            Err(Error::Einval.into())
+        } else {
+            Ok(self.interned.list(&entries))
+        }
+    }
+
+    /// Forgets the largest uses that were seen, apart from the present ones.
+    pub(crate) fn forget_highest(&mut self) {
+        self.departed = Marks::default();
+        for domain in self.domains.iter_mut() {
+            domain.highest = Marks::default();
+            domain.charge(0, 0);
+        }
+    }
+
+    /// Ends a domain's life: what it owns is removed, one subtree at a time.
+    ///
+    /// Each removal is told before the next, with the store as it is then.
+    pub(crate) fn bury(&mut self, id: DomId, mut told: impl FnMut(&mut Self, Path<'_>, &Change)) {
+        let next = |store: &Self| store.domains.find(id)?.roots.first().cloned();
+        while let Some(root) = next(self) {
+            let path = Path::trusted(&root);
+            let change = self.remove_owned(path);
+            self.account(Place::Node(path), &change);
+            if let Some(domain) = self.domains.find_mut(id) {
+                // Whatever the change was, the search must go on.
+                domain.roots.remove(&root);
+            }
+            told(self, path, &change);
+        }
+        self.free_specials(id);
+        if let Some(domain) = self.domains.remove(id) {
+            self.departed.merge(&domain.highest);
+        }
+        self.epoch += 1;
+    }
+
+    /// Removes a node whose owner dies; the root, which must stay, goes back to the privileged
+    /// domain.
+    fn remove_owned(&mut self, path: Path<'_>) -> Change {
+        self.generation += 1;
+        let reach = self.tree.reach(path);
+        match reach.parent.map(|parent| Rc::clone(&parent.perms)) {
+            Some(parent) => match self.tree.remove(path, self.generation) {
+                Some(subtree) => Change::Removed { subtree, parent },
+                None => Change::Nothing,
+            },
+            None => {
+                let node = Rc::clone(reach.node);
+                let perms = self.private();
+                self.tree.set_perms(path, Rc::clone(&perms), self.generation);
+                Change::Permitted { node, perms, parent: None }
+            }
+        }
+    }
+
+    fn free_specials(&mut self, id: DomId) {
+        for special in [Special::Introduce, Special::Release] {
+            if self.tree.special(special).owner().domain == id {
+                let perms = self.private();
+                self.tree.set_special(special, perms);
+            }
+        }
+    }
+
+    /// Returns the permissions of what only the privileged domain may see.
+    fn private(&mut self) -> Rc<Perms> {
+        let who = self.domains.find(self.privileged).map_or(Who::NOBODY, |domain| domain.who);
+        self.interned.list(&[Entry { who, domain: self.privileged, access: Access::None }])
+    }
+
+    /// Whether the caller's quotas, and those of the owners it would charge, allow a change.
+    fn admit(&self, caller: Caller, place: Place<'_>, change: &Change) -> Result<(), Denial> {
+        if caller.subject.privileged || matches!(change, Change::Removed { .. }) {
+            return Ok(());
+        }
+        let created = matches!(change, Change::Created { .. });
+        let mut bill = Bill::default();
+        change.charge(place, |owner, nodes, bytes| bill.add(owner, nodes, bytes));
+        for Line { owner, nodes, bytes } in bill.0 {
+            let Some(domain) = self.domains.named_by(owner) else { continue };
+            if self.is_privileged(domain.id) {
+                continue;
+            }
+            if nodes > 0 && !domain.limits.allow(Quota::Nodes, sum(domain.usage.nodes, nodes)) {
+                return Err(Quota::Nodes.into());
+            }
+            if !domain.has_room(bytes) {
+                // Clients know this error of a node that cannot be made.
+                let error = if created { Error::Eio } else { Error::Enomem };
+                return Err(Denial { error, quota: Some(Quota::Memory) });
+            }
+        }
+        Ok(())
+    }
+
+    fn admit_all(&self, caller: Caller, log: &[Record]) -> Result<(), Denial> {
+        if caller.subject.privileged {
+            return Ok(());
+        }
+        let Some(domain) = self.domains.find(caller.domain) else { return Ok(()) };
+        let (mut more, mut memory) = (0, 0);
+        for record in log {
+            record.change.charge(record.place(), |owner, nodes, bytes| {
+                if owner.who == domain.who {
+                    more += nodes;
+                    memory += bytes;
+                }
+            });
+        }
+        if more > 0 && !domain.limits.allow(Quota::Nodes, sum(domain.usage.nodes, more)) {
+            return Err(Quota::Nodes.into());
+        }
+        if domain.has_room(memory) { Ok(()) } else { Err(Quota::Memory.into()) }
+    }
+
+    /// Brings every account and the index of owned nodes up to a change.
+    fn account(&mut self, place: Place<'_>, change: &Change) {
+        let Self { domains, notices, privileged, .. } = self;
+        change.charge(place, |owner, nodes, bytes| {
+            if let Some(domain) = domains.named_by_mut(owner) {
+                domain.charge(nodes, bytes);
+                tell_soft_limit(domain, *privileged, notices);
+            }
+        });
+        change.move_roots(place, |owner, path, added| {
+            if owner.domain == *privileged {
+                return;
+            }
+            if let Some(domain) = domains.named_by_mut(owner) {
+                if added {
+                    domain.roots.insert(path.into());
+                } else {
+                    domain.roots.remove(path);
+                }
+            }
+        });
+    }
+
+    /// Charges a domain with memory that is no node's.
+    pub(crate) fn charge_bytes(&mut self, domain: DomId, bytes: isize) {
+        if let Some(domain) = self.domains.find_mut(domain) {
+            domain.charge(0, bytes);
+            tell_soft_limit(domain, self.privileged, &mut self.notices);
+        }
+    }
+
+    /// Counts a refusal, and tells the log of the first, the second, the fourth and so on: often
+    /// enough to be seen, too rarely to be a nuisance.
+    pub(crate) fn count_refusal(&mut self, domain: DomId, quota: Quota) {
+        let Some(domain) = self.domains.find_mut(domain) else { return };
+        let count = domain.refused.count(quota);
+        if count.is_power_of_two() {
+            let (id, name, limit) = (domain.id, quota.name(), domain.limits.of(quota));
+            let line =
+                format!("domain {id} is refused more than {limit} of quota {name} ({count} times)");
+            self.notices.push(line);
+        }
+    }
+
+    /// Returns the limits of a caller that is bound by any.
+    pub(crate) fn limits_of(&self, caller: Caller) -> Option<Limits> {
+        if caller.subject.privileged {
+            return None;
+        }
+        self.domains.find(caller.domain).map(|domain| domain.limits)
+    }
+
+    /// Whether the domain may name everybody in a permission.
+    pub(crate) fn may_name_everybody(&self, domain: DomId) -> bool {
+        self.domains
+            .find(domain)
+            .is_some_and(|domain| domain.features.contains(Features::DOMID_ANY))
+    }
+
+    fn charge_whole_tree(&mut self) {
+        let (tree, domains) = (&self.tree, &mut self.domains);
+        crate::check::for_each_node(tree, |path, node, _| {
+            let bytes = crate::operation::charge_of(node, path.len());
+            if let Some(domain) = domains.named_by_mut(node.perms.owner()) {
+                domain.charge(1, bytes.cast_signed());
+            }
+        });
+    }
+}
+
+fn judge<'a>(domains: &'a Domains, interned: &'a mut Interned, caller: Caller) -> Judge<'a> {
+    let bound = domains.find(caller.domain).filter(|_| !caller.subject.privileged);
+    Judge {
+        domain: caller.domain,
+        subject: caller.subject,
+        limits: bound.map(|domain| &domain.limits),
+        domains,
+        interned,
+    }
+}
+
+/// Tells the log once that a domain passed its soft limit, and again after it was below.
+fn tell_soft_limit(domain: &mut Domain, privileged: DomId, notices: &mut Vec<String>) {
+    let passed =
+        domain.id != privileged && !domain.limits.allow(Quota::SoftMemory, domain.usage.memory);
+    if passed && !domain.soft_limit_told {
+        let (id, memory) = (domain.id, domain.usage.memory);
+        notices.push(format!("domain {id} uses {memory} bytes, more than its soft limit"));
+    }
+    domain.soft_limit_told = passed;
+}
+
+/// What one change adds to each owner: there are at most two, of the node and of its parent, or
+/// of the node before and after.
+#[derive(Default)]
+struct Bill(Bounded<Line, 2>);
+
+struct Line {
+    owner: Entry,
+    nodes: isize,
+    bytes: isize,
+}
+
+impl Bill {
+    fn add(&mut self, owner: Entry, nodes: isize, bytes: isize) {
+        match self.0.iter_mut().find(|line| line.owner.who == owner.who) {
+            Some(line) => {
+                line.nodes += nodes;
+                line.bytes += bytes;
+            }
+            None => drop(self.0.push(Line { owner, nodes, bytes })),
+        }
+    }
+}
+
+fn sum(count: usize, more: isize) -> usize {
+    count.saturating_add_signed(more)
+}

@@ -1,0 +1,198 @@
+//! Transactions: a snapshot to work on, and a record of what was asked and answered.
+//!
+//! At the end the record is judged again on the tree as it is then. If every answer still holds,
+//! the transaction might as well have run at that moment, so it commits; exactly the transactions
+//! that fit somewhere into one order of all do.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+
+use crate::operation::{Answer, Change, Judge, NodeOp, PathOp, PermsOp, apply};
+use crate::path::{Path, Place};
+use crate::perms::Perms;
+use crate::tree::Tree;
+use crate::wire::Error;
+
+/// An open transaction.
+#[derive(Debug)]
+pub(crate) struct Transaction {
+    /// The tree at the start.
+    base: Tree,
+    /// The tree as the transaction sees it.
+    pub(crate) tree: Tree,
+    /// The store's count of what changed besides the tree, at the start.
+    epoch: u64,
+    log: Vec<Record>,
+    /// No fewer than the different paths touched; exactly them once `paths` is there.
+    touched: usize,
+    /// Only made when the count above nears its limit.
+    paths: Option<BTreeSet<Box<[u8]>>>,
+    /// Set when a refusal left the transaction incomplete: it cannot commit.
+    pub(crate) doomed: bool,
+    /// What the record is charged with, in bytes.
+    pub(crate) memory: usize,
+}
+
+/// One request of a transaction, and what came of it.
+#[derive(Debug)]
+pub(crate) struct Record {
+    place: Box<[u8]>,
+    op: KeptOp,
+    answer: Result<Answer, Error>,
+    pub(crate) change: Change,
+}
+
+/// A [`PathOp`] that owns what it names.
+#[derive(Debug)]
+enum KeptOp {
+    Read,
+    Directory,
+    DirectoryPart(i32),
+    Write(Box<[u8]>),
+    Mkdir,
+    Rm,
+    ShowPerms,
+    SetPerms(Rc<Perms>),
+}
+
+impl Record {
+    pub(crate) fn new(op: &PathOp<'_>, answer: Result<Answer, Error>, change: Change) -> Self {
+        let kept = match op {
+            PathOp::Node(_, op) => match op {
+                NodeOp::Read => KeptOp::Read,
+                NodeOp::Directory => KeptOp::Directory,
+                NodeOp::DirectoryPart(from) => KeptOp::DirectoryPart(*from),
+                NodeOp::Write(value) => KeptOp::Write((*value).into()),
+                NodeOp::Mkdir => KeptOp::Mkdir,
+                NodeOp::Rm => KeptOp::Rm,
+            },
+            PathOp::Perms(_, PermsOp::Show) => KeptOp::ShowPerms,
+            PathOp::Perms(_, PermsOp::Set(perms)) => KeptOp::SetPerms(Rc::clone(perms)),
+        };
+        Self { place: op.place().as_bytes().into(), op: kept, answer, change }
+    }
+
+    pub(crate) fn place(&self) -> Place<'_> {
+        Place::trusted(&self.place)
+    }
+
+    /// Returns what keeping a request costs, in bytes.
+    pub(crate) fn memory(op: &PathOp<'_>) -> usize {
+        let value = if let PathOp::Node(_, NodeOp::Write(value)) = op { value.len() } else { 0 };
+        size_of::<Self>() + op.place().as_bytes().len() + value
+    }
+
+    fn op(&self) -> PathOp<'_> {
+        let op = match &self.op {
+            KeptOp::Read => NodeOp::Read,
+            KeptOp::Directory => NodeOp::Directory,
+            KeptOp::DirectoryPart(from) => NodeOp::DirectoryPart(*from),
+            KeptOp::Write(value) => NodeOp::Write(value),
+            KeptOp::Mkdir => NodeOp::Mkdir,
+            KeptOp::Rm => NodeOp::Rm,
+            KeptOp::ShowPerms => return PathOp::Perms(self.place(), PermsOp::Show),
+            KeptOp::SetPerms(perms) => {
+                return PathOp::Perms(self.place(), PermsOp::Set(Rc::clone(perms)));
+            }
+        };
+        PathOp::Node(Path::trusted(&self.place), op)
+    }
+}
+
+impl Transaction {
+    pub(crate) fn new(tree: &Tree, epoch: u64) -> Self {
+        Self {
+            base: tree.clone(),
+            tree: tree.clone(),
+            epoch,
+            log: Vec::new(),
+            touched: 0,
+            paths: None,
+            doomed: false,
+            memory: 0,
+        }
+    }
+
+    pub(crate) fn log(&self) -> &[Record] {
+        &self.log
+    }
+
+    pub(crate) fn record(&mut self, record: Record) {
+        self.log.push(record);
+    }
+
+    /// Counts the paths that a request touches: its own, and those of the parents that it makes.
+    ///
+    /// Returns the number of different ones so far; it is exact if it is above `limit`.
+    pub(crate) fn touch(&mut self, place: Place<'_>, change: &Change, limit: usize) -> usize {
+        let made = if let Change::Created { made, .. } = change { *made } else { 1 };
+        self.touched += made;
+        if self.touched > limit && self.paths.is_none() {
+            let mut paths = BTreeSet::new();
+            for record in &self.log {
+                note(&mut paths, record.place(), &record.change);
+            }
+            self.paths = Some(paths);
+        }
+        if let Some(paths) = &mut self.paths {
+            note(paths, place, change);
+            self.touched = paths.len();
+        }
+        self.touched
+    }
+
+    /// Whether nothing at all happened since the start, so that what was done holds as it is.
+    pub(crate) fn is_undisturbed(&self, tree: &Tree, epoch: u64) -> bool {
+        self.epoch == epoch && self.base.is(tree)
+    }
+
+    /// Runs the record again on a tree as it is now.
+    ///
+    /// Returns the tree that it leads to, with the changes on the way in the record.
+    ///
+    /// # Errors
+    /// [`Error::Eagain`] if an answer that was given holds no more.
+    pub(crate) fn replay(
+        &mut self,
+        tree: &Tree,
+        judge: &mut Judge<'_>,
+        generation: &mut u64,
+    ) -> Result<Tree, Error> {
+        let mut tree = tree.clone();
+        // The snapshots are of no use any more; what only they held need not be copied again.
+        self.base = tree.clone();
+        self.tree = tree.clone();
+        for record in &mut self.log {
+            let op = record.op();
+            let (answer, change) = match judge.judge(&tree, &op) {
+                Ok((answer, change)) => (Ok(answer), change),
+                Err(denial) => (Err(denial.error), Change::Nothing),
+            };
+            let holds = match (&record.answer, &answer) {
+                (Ok(then), Ok(now)) => then.still_holds(now, judge.domains),
+                (Err(then), Err(now)) => then == now,
+                _ => false,
+            };
+            if !holds {
+                return Err(Error::Eagain);
+            }
+            *generation += 1;
+            apply(&mut tree, &op, &change, *generation);
+            record.change = change;
+        }
+        Ok(tree)
+    }
+}
+
+fn note(paths: &mut BTreeSet<Box<[u8]>>, place: Place<'_>, change: &Change) {
+    paths.insert(place.as_bytes().into());
+    if let (Place::Node(path), Change::Created { made, .. }) = (place, change) {
+        let mut parent = path;
+        for _ in 1..*made {
+            parent = parent.ancestor(1);
+            paths.insert(parent.as_bytes().into());
+        }
+    }
+}
