@@ -74,7 +74,9 @@ pub(crate) fn write(
             dom0.copy(&format!("/boot/{image}"), &built)?;
         }
     }
-    dom0.copy("/etc/xen/xl.conf", &tree.file("etc/xen/xl.conf"))?;
+    for file in ["etc/xen/xl.conf", "etc/xen/oxenstored.conf"] {
+        dom0.copy(&format!("/{file}"), &tree.file(file))?;
+    }
     dom0.copy("/boot/linux", &tree.linux())?;
     dom0.file("/boot/guest.img", &linux_guest(tree)?)?;
 

@@ -221,8 +221,11 @@ fn in_lab(ws: &Workspace, progress: &Progress, labs: VecDeque<LabTest>) -> Resul
     if labs.is_empty() {
         return Ok(Tally::default());
     }
-    // Labs alone were asked for: the images they start are to be those of these sources.
-    image::build(ws, progress)?;
+    // Labs alone may have been asked for: the images they start are to be those of the sources.
+    if let Err(error) = image::build(ws, progress) {
+        progress.say(format_args!("{error:#}\nno lab can run without the images"));
+        return Ok(Tally { passed: 0, failed: u32::try_from(labs.len())? });
+    }
     let processors = thread::available_parallelism().map_or(1, usize::from);
     let waiting = Mutex::new(labs);
     let total = Mutex::new(Tally::default());
