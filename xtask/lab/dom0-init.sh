@@ -34,7 +34,7 @@ diagnose() {
 {
     if start_store "$STORE" && start_tools; then
         cd /root
-        sh -eu /lab/script </dev/null
+        busybox sh /lab/script </dev/null
         status=$?
     else
         echo "the $STORE Xenstore did not come up"
@@ -47,7 +47,7 @@ diagnose() {
 } >&3 2>&1
 
 if [ -n "$SHELL_AFTER" ]; then
-    setsid sh -c 'exec sh -l </dev/hvc0 >/dev/hvc0 2>&1'
+    setsid sh -c 'exec busybox sh -l </dev/hvc0 >/dev/hvc0 2>&1'
 else
     sleep 60
 fi

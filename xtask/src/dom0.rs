@@ -16,8 +16,20 @@ const INIT: &[u8] = include_bytes!("../lab/dom0-init.sh");
 const HOST: &[u8] = include_bytes!("../lab/host.sh");
 const GUEST_INIT: &[u8] = include_bytes!("../lab/guest-init.sh");
 
-/// Programs of dom0 beside Xen's own folder of tools.
-const PROGRAMS: [&str; 1] = ["usr/bin/choom"];
+/// Files of Debian's: what configures Xen's tools, and what starts them at boot. The latter wants
+/// Debian's shell, as busybox prefers its own `start-stop-daemon` to any other.
+const FILES: [&str; 10] = [
+    "/bin/dash",
+    "/etc/init.d/xen",
+    "/etc/xen/oxenstored.conf",
+    "/etc/xen/xl.conf",
+    "/lib/init/vars.sh",
+    "/lib/lsb/init-functions",
+    "/sbin/start-stop-daemon",
+    "/usr/bin/choom",
+    "/usr/lib/xen-common/bin/xen-dir",
+    "/usr/lib/xen-common/bin/xen-version",
+];
 
 const MODULES: [&str; 12] = [
     "xen-evtchn",
@@ -74,9 +86,6 @@ pub(crate) fn write(
             dom0.copy(&format!("/boot/{image}"), &built)?;
         }
     }
-    for file in ["etc/xen/xl.conf", "etc/xen/oxenstored.conf"] {
-        dom0.copy(&format!("/{file}"), &tree.file(file))?;
-    }
     dom0.copy("/boot/linux", &tree.linux())?;
     dom0.file("/boot/guest.img", &linux_guest(tree)?)?;
 
@@ -89,8 +98,12 @@ pub(crate) fn write(
 
     let mut programs = Programs::default();
     busybox(&mut dom0, tree)?;
+    dom0.link("/bin/sh", "dash")?;
     for path in tools(tree)? {
         programs.add(&mut dom0, tree, &tree.inside(&path)?, &path)?;
+    }
+    for path in FILES {
+        programs.add(&mut dom0, tree, path, &tree.known(path)?)?;
     }
     for path in contents.with {
         let name = path.file_name().and_then(|name| name.to_str()).context("a file to take")?;
@@ -114,6 +127,7 @@ fn linux_guest(tree: &Tree) -> Result<Vec<u8>> {
         guest.file(&format!("/sbin/{name}"), script.as_bytes())?;
     }
     busybox(&mut guest, tree)?;
+    guest.link("/bin/sh", "busybox")?;
     let mut programs = Programs::default();
     for path in xenstore_commands(tree)? {
         programs.add(&mut guest, tree, &tree.inside(&path)?, &path)?;
@@ -155,10 +169,7 @@ impl Programs {
 }
 
 fn busybox<W: Write>(archive: &mut Archive<W>, tree: &Tree) -> Result<()> {
-    let places = ["bin/busybox", "usr/bin/busybox"].map(|path| tree.file(path));
-    let busybox = places.iter().find(|path| path.exists()).context("no busybox")?;
-    archive.copy("/bin/busybox", busybox)?;
-    archive.link("/bin/sh", "busybox")
+    archive.copy("/bin/busybox", &tree.known("/bin/busybox")?)
 }
 
 /// Everything of Xen's that dom0 may run: its folder of tools and the Xenstore commands.
@@ -167,7 +178,6 @@ fn tools(tree: &Tree) -> Result<Vec<PathBuf>> {
         fs::read_dir(tree.xen_tools())?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
     found.retain(|path| path.is_file());
     found.extend(xenstore_commands(tree)?);
-    found.extend(PROGRAMS.map(|path| tree.file(path)));
     found.sort();
     Ok(found)
 }

@@ -16,17 +16,19 @@ use crate::progress::Progress;
 use crate::tree::Tree;
 
 /// What the lab asks apt for; everything these need comes with them.
-const WANTED: [&str; 6] = [
+const WANTED: [&str; 8] = [
     "busybox-static",
+    "dash",
     "linux-image-amd64",
     "qemu-system-x86",
+    "sysvinit-utils",
     "util-linux",
     "xen-system-amd64",
     "xenstore-utils",
 ];
 
 /// Raised when the unpacked tree of an older checkout will not do any more.
-const REVISION: u32 = 2;
+const REVISION: u32 = 4;
 
 const ATTEMPTS: u32 = 4;
 

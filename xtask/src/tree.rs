@@ -36,6 +36,14 @@ impl Tree {
         self.root.join(path)
     }
 
+    /// A file of Debian's by its traditional name; since Debian 13 it lies below `/usr`.
+    pub(crate) fn known(&self, path: &str) -> Result<PathBuf> {
+        let path = path.trim_start_matches('/');
+        let places = [self.root.join(path), self.root.join("usr").join(path)];
+        let found = places.into_iter().find(|place| place.exists());
+        found.with_context(|| format!("no /{path} among the packages"))
+    }
+
     /// The hypervisor as Debian ships it.
     pub(crate) fn packed_hypervisor(&self) -> Result<PathBuf> {
         only(&self.root.join("boot"), "xen-", ".gz")

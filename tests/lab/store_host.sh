@@ -1,0 +1,23 @@
+# Debian's own init script brings up a host whose Xenstore is the stub.
+# lab: --store none --timeout 180
+. /lab/lib.sh
+
+mkdir -p /etc/default /usr/local/sbin
+cp /etc/xen/store-host.default /etc/default/xen
+cp /etc/xen/store-host.xenstored /usr/local/sbin/xenstored-domain
+
+expect "/etc/init.d/xen start" /etc/init.d/xen start
+expect "the store is a domain" listed Xenstore
+equal "dom0 has its name" Domain-0 xenstore-read /local/domain/0/name
+equal "no xenstored runs in dom0" "" pidof xenstored oxenstored
+expect "xenconsoled runs" pidof xenconsoled
+
+expect "a guest is created" xl create -q /etc/xen/guest.cfg
+id=$(domid guest)
+eventually 30 xenstore-exists "/local/domain/$id/data/hello"
+eventually 10 grep -q "guest: hello" /var/log/xen/console/guest-guest.log
+expect "and shut down" xl shutdown -w guest
+eventually 20 gone guest "$id"
+
+expect "a second start changes nothing" /etc/init.d/xen start
+equal "the store is the same" 1 xenstore-read /tool/xenstored/domid
