@@ -8,9 +8,9 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 
+use crate::change::Change;
 use crate::connection::Connections;
 use crate::host::DomId;
-use crate::operation::Change;
 use crate::outbox::Event;
 use crate::path::{Name, Path, Place, extend_decimal};
 use crate::perms::{Perms, Subject};

@@ -7,7 +7,7 @@ use alloc::rc::Rc;
 use alloc::string::String;
 
 use crate::announce::Audience;
-use crate::operation::charge_of;
+use crate::change::charge_of;
 use crate::path::Path;
 use crate::perms::Who;
 use crate::store::Store;

@@ -9,6 +9,7 @@ pub mod host;
 pub mod wire;
 
 mod announce;
+mod change;
 mod check;
 mod children;
 mod connection;

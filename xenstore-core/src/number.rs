@@ -59,8 +59,7 @@ fn sign(text: &[u8]) -> (bool, &[u8]) {
     let start = text.iter().position(|byte| !blank(byte)).unwrap_or(text.len());
     match &text[start..] {
         [b'-', digits @ ..] => (true, digits),
-        [b'+', digits @ ..] => (false, digits),
-        digits => (false, digits),
+        [b'+', digits @ ..] | digits => (false, digits),
     }
 }
 

@@ -294,11 +294,10 @@ fn is_well_formed(raw: &[u8]) -> bool {
 /// The characters that a path may hold.
 const LEGAL: [bool; 256] = {
     let mut legal = [false; 256];
-    let mut byte = 0;
-    while byte < legal.len() {
-        let character = byte as u8 as char;
-        legal[byte] =
-            character.is_ascii_alphanumeric() || matches!(character, '-' | '/' | '_' | '@');
+    let mut byte = 0u8;
+    while byte < 128 {
+        legal[byte as usize] =
+            byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'/' | b'_' | b'@');
         byte += 1;
     }
     legal

@@ -217,8 +217,8 @@ impl Interned {
 mod tests {
     use super::*;
 
-    fn entry(access: Access, who: u64) -> Entry {
-        Entry { who: Who(who), domain: DomId(who as u16), access }
+    fn entry(access: Access, who: u16) -> Entry {
+        Entry { who: Who(who.into()), domain: DomId(who), access }
     }
 
     fn guest(who: u64) -> Subject {

@@ -70,23 +70,52 @@ pub(crate) enum Request<'a> {
     Path(PathOp<'a>),
     /// Likewise, once its permissions are known to name living domains. A bad path is reported
     /// only after they were judged, as clients know it.
-    SetPerms { place: Result<Place<'a>, Denial>, perms: Vec<Spelled> },
-    Watch { path: WatchPath<'a>, token: &'a [u8], depth: Option<u32> },
-    Unwatch { path: WatchPath<'a>, token: &'a [u8] },
+    SetPerms {
+        place: Result<Place<'a>, Denial>,
+        perms: Vec<Spelled>,
+    },
+    Watch {
+        path: WatchPath<'a>,
+        token: &'a [u8],
+        depth: Option<u32>,
+    },
+    Unwatch {
+        path: WatchPath<'a>,
+        token: &'a [u8],
+    },
     ResetWatches,
     TransactionStart,
-    TransactionEnd { commit: bool },
-    Introduce { domain: DomId, gfn: u64, port: u32 },
+    TransactionEnd {
+        commit: bool,
+    },
+    Introduce {
+        domain: DomId,
+        gfn: u64,
+        port: u32,
+    },
     Release(DomId),
     Resume(DomId),
     GetDomainPath(DomId),
     IsDomainIntroduced(DomId),
-    SetTarget { domain: DomId, target: DomId },
+    SetTarget {
+        domain: DomId,
+        target: DomId,
+    },
     GetFeature(Option<DomId>),
-    SetFeature { domain: DomId, features: i32 },
+    SetFeature {
+        domain: DomId,
+        features: i32,
+    },
     /// Without a name, the names.
-    GetQuota { domain: Option<DomId>, name: Option<&'a [u8]> },
-    SetQuota { domain: Option<DomId>, name: &'a [u8], limit: i32 },
+    GetQuota {
+        domain: Option<DomId>,
+        name: Option<&'a [u8]>,
+    },
+    SetQuota {
+        domain: Option<DomId>,
+        name: &'a [u8],
+        limit: i32,
+    },
     Control(Strings<'a>),
 }
 
@@ -331,12 +360,12 @@ mod tests {
     fn the_number_of_strings_is_checked() {
         let cases: [(Op, &[u8]); 10] = [
             (Op::Watch, b"/w\0"),
-            (Op::Watch, b"/w\0t\01\02\0"),
+            (Op::Watch, b"/w\0t\0one\0two\0"),
             (Op::Watch, b"/w\0t\0-1\0"),
-            (Op::Unwatch, b"/w\0t\01\0"),
+            (Op::Unwatch, b"/w\0t\0one\0"),
             (Op::SetPerms, b"/w\0"),
-            (Op::Introduce, b"1\02\0"),
-            (Op::Introduce, b"1\02\00\0"),
+            (Op::Introduce, b"1\0 2\0"),
+            (Op::Introduce, b"1\0 2\0 0\0"),
             (Op::SetTarget, b"1\0"),
             (Op::GetQuota, b"1\0nodes\0x\0"),
             (Op::TransactionEnd, b"X\0"),
@@ -345,7 +374,7 @@ mod tests {
             assert_eq!(error(op, payload), Some(Error::Einval), "{op:?} {payload:?}");
         }
         let flat = Client { watch_depth: false, ..CLIENT };
-        let deep = Request::parse(Op::Watch, b"/w\0t\01\0", flat, &mut Vec::new()).map(|_| ());
+        let deep = Request::parse(Op::Watch, b"/w\0t\0 1\0", flat, &mut Vec::new()).map(|_| ());
         assert_eq!(deep, Err(Error::Einval.into()), "a depth without the feature");
     }
 

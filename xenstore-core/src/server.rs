@@ -3,6 +3,10 @@
 mod control;
 mod lifecycle;
 mod setting;
+#[cfg(test)]
+mod tests;
+mod transacting;
+mod watching;
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -12,14 +16,12 @@ use zerocopy::FromBytes;
 use crate::announce::Audience;
 use crate::host::{Config, ConnId, DomId, Host, UniqueId};
 use crate::operation::{NodeOp, PathOp, PermsOp};
-use crate::path::Namer;
-use crate::path::{Place, WatchPath};
+use crate::path::{Namer, Place};
 use crate::perms::Spelled;
 use crate::quota::{Denial, Quota};
 use crate::reply::Reply;
 use crate::request::{CallerRule, Client, Request, TransactionRule, rules};
 use crate::store::{Caller, Store};
-use crate::transaction::Transaction;
 use crate::wire::{Error, Features, HEADER_SIZE, Header, Op, Violation};
 
 /// The most bytes that one call of [`Server::receive`] takes: a ring's worth
@@ -136,6 +138,11 @@ impl Server {
     /// [`gone`](Self::gone).
     pub fn domains(&self) -> impl Iterator<Item = (DomId, UniqueId)> + '_ {
         self.store.domains.iter().map(|domain| (domain.id, domain.identity))
+    }
+
+    /// Returns the identity of a domain that is introduced or that a permission names.
+    pub fn identity(&self, domain: DomId) -> Option<UniqueId> {
+        self.store.domains.find(domain).map(|domain| domain.identity)
     }
 
     /// Returns the features that a connection was offered.
@@ -379,143 +386,6 @@ impl Server {
             domain.highest.raise(Quota::NodePermissions, spelled.len());
         }
         self.path(conn, caller, number, &PathOp::Perms(place?, PermsOp::Set(perms)), host)
-    }
-
-    fn watch<'a>(
-        &mut self,
-        conn: ConnId,
-        caller: Caller,
-        path: WatchPath<'a>,
-        token: &[u8],
-        depth: Option<u32>,
-        host: &impl Host,
-    ) -> Result<Reply<'a>, Denial> {
-        let Audience { watches, connections, .. } = &mut self.audience;
-        if watches.find(conn.slot, path.full, token).is_some() {
-            return Err(Error::Eexist.into());
-        }
-        let memory = (path.full.len() + token.len()).cast_signed();
-        let domain = self.store.domains.find_mut(caller.domain).ok_or(Error::Einval)?;
-        if !caller.subject.privileged {
-            if !domain.limits.allow(Quota::Watches, domain.usage.watches + 1) {
-                return Err(Quota::Watches.into());
-            }
-            if !domain.has_room(memory) {
-                return Err(Quota::Memory.into());
-            }
-        }
-        if host.memory_is_low() {
-            return Err(Error::Enomem.into());
-        }
-        let connection = connections.find_mut(conn).ok_or(Error::Einval)?;
-        let listed_at = u32::try_from(connection.watches.len()).unwrap_or(u32::MAX);
-        let newest = connection.outbox.next_event();
-        let added = watches.add(conn.slot, path, token, depth, listed_at, newest);
-        let watch = added.map_err(|_| Error::Eexist)?;
-        connection.watches.push(watch);
-        domain.usage.watches += 1;
-        domain.highest.raise(Quota::Watches, domain.usage.watches);
-        self.store.charge_bytes(caller.domain, memory);
-        Ok(Reply::Watching(watch, path.full))
-    }
-
-    fn unwatch(
-        &mut self,
-        conn: ConnId,
-        path: WatchPath<'_>,
-        token: &[u8],
-    ) -> Result<Reply<'static>, Denial> {
-        let Audience { watches, connections, .. } = &mut self.audience;
-        let id = watches.find(conn.slot, path.full, token).ok_or(Error::Enoent)?;
-        let connection = connections.find_mut(conn).ok_or(Error::Einval)?;
-        let watch = watches.remove(id).ok_or(Error::Enoent)?;
-        // The last one takes the place that becomes free.
-        connection.watches.swap_remove(watch.listed_at as usize);
-        if let Some(&moved) = connection.watches.get(watch.listed_at as usize)
-            && let Some(moved) = watches.watch_mut(moved)
-        {
-            moved.listed_at = watch.listed_at;
-        }
-        let domain = connection.domain;
-        self.forget_watches(domain, 1, watch.memory());
-        Ok(Reply::Done)
-    }
-
-    /// Takes all watches off a connection.
-    fn drop_watches(&mut self, conn: ConnId) {
-        let Some(connection) = self.audience.connections.find_mut(conn) else { return };
-        let domain = connection.domain;
-        let ids = core::mem::take(&mut connection.watches);
-        let memory = ids.iter().filter_map(|id| self.audience.watches.remove(*id));
-        let memory = memory.map(|watch| watch.memory()).sum();
-        self.forget_watches(domain, ids.len(), memory);
-    }
-
-    fn forget_watches(&mut self, domain: DomId, count: usize, memory: usize) {
-        if let Some(domain) = self.store.domains.find_mut(domain) {
-            domain.usage.watches -= count;
-        }
-        self.store.charge_bytes(domain, -memory.cast_signed());
-    }
-
-    fn start_transaction(
-        &mut self,
-        conn: ConnId,
-        caller: Caller,
-        number: u32,
-        host: &impl Host,
-    ) -> Result<Reply<'static>, Denial> {
-        if number != 0 {
-            return Err(Error::Ebusy.into());
-        }
-        let domain = self.store.domains.find_mut(caller.domain).ok_or(Error::Einval)?;
-        let count = domain.usage.transactions + 1;
-        if !caller.subject.privileged && !domain.limits.allow(Quota::Transactions, count) {
-            return Err(Quota::Transactions.into());
-        }
-        if host.memory_is_low() {
-            return Err(Error::Enomem.into());
-        }
-        let connection = self.audience.connections.find_mut(conn).ok_or(Error::Einval)?;
-        let number = connection.next_transaction();
-        let open = Transaction::new(&self.store.tree, self.store.epoch);
-        connection.transactions.insert(number, open.into());
-        domain.usage.transactions = count;
-        domain.highest.raise(Quota::Transactions, count);
-        Ok(Reply::Number(number.into()))
-    }
-
-    fn end_transaction(
-        &mut self,
-        conn: ConnId,
-        caller: Caller,
-        number: u32,
-        commit: bool,
-    ) -> Result<Reply<'static>, Denial> {
-        let connection = self.audience.connections.find_mut(conn).ok_or(Error::Einval)?;
-        let mut open = connection.transactions.remove(&number).ok_or(Error::Enoent)?;
-        self.forget_transactions(caller.domain, 1, open.memory);
-        if commit {
-            let before = self.store.commit(caller, &mut open)?;
-            self.audience.tell_commit(&self.store, &before, open.log());
-        }
-        Ok(Reply::Done)
-    }
-
-    /// Drops all transactions of a connection.
-    fn drop_transactions(&mut self, conn: ConnId) {
-        let Some(connection) = self.audience.connections.find_mut(conn) else { return };
-        let domain = connection.domain;
-        let open = core::mem::take(&mut connection.transactions);
-        let memory = open.values().map(|open| open.memory).sum();
-        self.forget_transactions(domain, open.len(), memory);
-    }
-
-    fn forget_transactions(&mut self, domain: DomId, count: usize, memory: usize) {
-        if let Some(domain) = self.store.domains.find_mut(domain) {
-            domain.usage.transactions -= count;
-        }
-        self.store.charge_bytes(domain, -memory.cast_signed());
     }
 
     fn print_notices(&mut self, host: &mut impl Host) {

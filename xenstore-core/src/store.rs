@@ -1,15 +1,15 @@
 //! The store: the tree, the domains that own its nodes, and what each of them uses.
 
-use alloc::format;
+mod account;
+
 use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use heapless::Vec as Bounded;
-
-use crate::domain::{Domain, Domains};
+use crate::change::Change;
+use crate::domain::Domains;
 use crate::host::{Config, DomId, UniqueId};
-use crate::operation::{Answer, Change, Judge, PathOp, apply};
+use crate::operation::{Answer, Judge, PathOp, apply};
 use crate::path::{Path, Place};
 use crate::perms::{Access, Entry, Interned, Perms, Spelled, Subject, Who};
 use crate::quota::{Denial, Limits, Marks, Quota};
@@ -277,95 +277,6 @@ impl Store {
         self.interned.list(&[Entry { who, domain: self.privileged, access: Access::None }])
     }
 
-    /// Whether the caller's quotas, and those of the owners it would charge, allow a change.
-    fn admit(&self, caller: Caller, place: Place<'_>, change: &Change) -> Result<(), Denial> {
-        if caller.subject.privileged || matches!(change, Change::Removed { .. }) {
-            return Ok(());
-        }
-        let created = matches!(change, Change::Created { .. });
-        let mut bill = Bill::default();
-        change.charge(place, |owner, nodes, bytes| bill.add(owner, nodes, bytes));
-        for Line { owner, nodes, bytes } in bill.0 {
-            let Some(domain) = self.domains.named_by(owner) else { continue };
-            if self.is_privileged(domain.id) {
-                continue;
-            }
-            if nodes > 0 && !domain.limits.allow(Quota::Nodes, sum(domain.usage.nodes, nodes)) {
-                return Err(Quota::Nodes.into());
-            }
-            if !domain.has_room(bytes) {
-                // Clients know this error of a node that cannot be made.
-                let error = if created { Error::Eio } else { Error::Enomem };
-                return Err(Denial { error, quota: Some(Quota::Memory) });
-            }
-        }
-        Ok(())
-    }
-
-    fn admit_all(&self, caller: Caller, log: &[Record]) -> Result<(), Denial> {
-        if caller.subject.privileged {
-            return Ok(());
-        }
-        let Some(domain) = self.domains.find(caller.domain) else { return Ok(()) };
-        let (mut more, mut memory) = (0, 0);
-        for record in log {
-            record.change.charge(record.place(), |owner, nodes, bytes| {
-                if owner.who == domain.who {
-                    more += nodes;
-                    memory += bytes;
-                }
-            });
-        }
-        if more > 0 && !domain.limits.allow(Quota::Nodes, sum(domain.usage.nodes, more)) {
-            return Err(Quota::Nodes.into());
-        }
-        if domain.has_room(memory) { Ok(()) } else { Err(Quota::Memory.into()) }
-    }
-
-    /// Brings every account and the index of owned nodes up to a change.
-    fn account(&mut self, place: Place<'_>, change: &Change) {
-        let Self { domains, notices, privileged, .. } = self;
-        change.charge(place, |owner, nodes, bytes| {
-            if let Some(domain) = domains.named_by_mut(owner) {
-                domain.charge(nodes, bytes);
-                tell_soft_limit(domain, *privileged, notices);
-            }
-        });
-        change.move_roots(place, |owner, path, added| {
-            if owner.domain == *privileged {
-                return;
-            }
-            if let Some(domain) = domains.named_by_mut(owner) {
-                if added {
-                    domain.roots.insert(path.into());
-                } else {
-                    domain.roots.remove(path);
-                }
-            }
-        });
-    }
-
-    /// Charges a domain with memory that is no node's.
-    pub(crate) fn charge_bytes(&mut self, domain: DomId, bytes: isize) {
-        if let Some(domain) = self.domains.find_mut(domain) {
-            domain.charge(0, bytes);
-            tell_soft_limit(domain, self.privileged, &mut self.notices);
-        }
-    }
-
-    /// Counts a refusal, and tells the log of the first, the second, the fourth and so on: often
-    /// enough to be seen, too rarely to be a nuisance.
-    pub(crate) fn count_refusal(&mut self, domain: DomId, quota: Quota) {
-        let Some(domain) = self.domains.find_mut(domain) else { return };
-        let count = domain.refused.count(quota);
-        if count.is_power_of_two() {
-            let (id, name, limit) = (domain.id, quota.name(), domain.limits.of(quota));
-            let line =
-                format!("domain {id} is refused more than {limit} of quota {name} ({count} times)");
-            self.notices.push(line);
-        }
-    }
-
     /// Returns the limits of a caller that is bound by any.
     pub(crate) fn limits_of(&self, caller: Caller) -> Option<Limits> {
         if caller.subject.privileged {
@@ -380,16 +291,6 @@ impl Store {
             .find(domain)
             .is_some_and(|domain| domain.features.contains(Features::DOMID_ANY))
     }
-
-    fn charge_whole_tree(&mut self) {
-        let (tree, domains) = (&self.tree, &mut self.domains);
-        crate::check::for_each_node(tree, |path, node, _| {
-            let bytes = crate::operation::charge_of(node, path.len());
-            if let Some(domain) = domains.named_by_mut(node.perms.owner()) {
-                domain.charge(1, bytes.cast_signed());
-            }
-        });
-    }
 }
 
 fn judge<'a>(domains: &'a Domains, interned: &'a mut Interned, caller: Caller) -> Judge<'a> {
@@ -401,42 +302,4 @@ fn judge<'a>(domains: &'a Domains, interned: &'a mut Interned, caller: Caller) -
         domains,
         interned,
     }
-}
-
-/// Tells the log once that a domain passed its soft limit, and again after it was below.
-fn tell_soft_limit(domain: &mut Domain, privileged: DomId, notices: &mut Vec<String>) {
-    let passed =
-        domain.id != privileged && !domain.limits.allow(Quota::SoftMemory, domain.usage.memory);
-    if passed && !domain.soft_limit_told {
-        let (id, memory) = (domain.id, domain.usage.memory);
-        notices.push(format!("domain {id} uses {memory} bytes, more than its soft limit"));
-    }
-    domain.soft_limit_told = passed;
-}
-
-/// What one change adds to each owner: there are at most two, of the node and of its parent, or
-/// of the node before and after.
-#[derive(Default)]
-struct Bill(Bounded<Line, 2>);
-
-struct Line {
-    owner: Entry,
-    nodes: isize,
-    bytes: isize,
-}
-
-impl Bill {
-    fn add(&mut self, owner: Entry, nodes: isize, bytes: isize) {
-        match self.0.iter_mut().find(|line| line.owner.who == owner.who) {
-            Some(line) => {
-                line.nodes += nodes;
-                line.bytes += bytes;
-            }
-            None => drop(self.0.push(Line { owner, nodes, bytes })),
-        }
-    }
-}
-
-fn sum(count: usize, more: isize) -> usize {
-    count.saturating_add_signed(more)
 }

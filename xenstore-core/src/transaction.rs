@@ -9,7 +9,8 @@ use alloc::collections::BTreeSet;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 
-use crate::operation::{Answer, Change, Judge, NodeOp, PathOp, PermsOp, apply};
+use crate::change::Change;
+use crate::operation::{Answer, Judge, NodeOp, PathOp, PermsOp, apply};
 use crate::path::{Path, Place};
 use crate::perms::Perms;
 use crate::tree::Tree;

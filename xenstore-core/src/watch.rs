@@ -6,6 +6,7 @@
 mod trie;
 
 use alloc::boxed::Box;
+use alloc::string::String;
 
 use crate::path::{Key, Name, Names, WatchPath};
 use crate::slab::Slab;
@@ -69,7 +70,7 @@ impl Watch {
 /// A token; the usual ones, such as a pointer in hexadecimal, need no memory of their own.
 #[derive(Debug)]
 enum Token {
-    Short { len: u8, bytes: [u8; Token::SHORT] },
+    Short { len: u8, bytes: [u8; Self::SHORT] },
     Long(Box<[u8]>),
 }
 
@@ -206,7 +207,7 @@ impl Watches {
     }
 
     /// Compares the index with the watches, see [`crate::Server::check`].
-    pub(crate) fn check(&self) -> Result<(), alloc::string::String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         self.trie.check(&self.all)
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Source of every number and name here: `xen/include/public/io/xs_wire.h`.
 
+use core::fmt;
+
 use bitflags::bitflags;
 use zerocopy::byteorder::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -54,6 +56,16 @@ impl Header {
 pub enum Violation {
     /// A header announced this many payload bytes, more than [`PAYLOAD_MAX`].
     Oversize(u32),
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Oversize(len) => {
+                write!(f, "a message of {len} bytes, of {PAYLOAD_MAX} that are allowed")
+            }
+        }
+    }
 }
 
 /// A message type (`enum xsd_sockmsg_type`).

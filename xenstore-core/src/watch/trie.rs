@@ -36,6 +36,7 @@ struct Point {
 enum Here {
     None,
     One(WatchId),
+    #[expect(clippy::box_collection, reason = "most points hold one watch, and stay small so")]
     Many(Box<BTreeSet<Rank>>),
 }
 

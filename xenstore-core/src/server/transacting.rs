@@ -1,0 +1,71 @@
+//! Transactions of connections.
+
+use super::Server;
+use crate::host::{ConnId, DomId, Host};
+use crate::quota::{Denial, Quota};
+use crate::reply::Reply;
+use crate::store::Caller;
+use crate::transaction::Transaction;
+use crate::wire::Error;
+
+impl Server {
+    pub(super) fn start_transaction(
+        &mut self,
+        conn: ConnId,
+        caller: Caller,
+        number: u32,
+        host: &impl Host,
+    ) -> Result<Reply<'static>, Denial> {
+        if number != 0 {
+            return Err(Error::Ebusy.into());
+        }
+        let domain = self.store.domains.find_mut(caller.domain).ok_or(Error::Einval)?;
+        let count = domain.usage.transactions + 1;
+        if !caller.subject.privileged && !domain.limits.allow(Quota::Transactions, count) {
+            return Err(Quota::Transactions.into());
+        }
+        if host.memory_is_low() {
+            return Err(Error::Enomem.into());
+        }
+        let connection = self.audience.connections.find_mut(conn).ok_or(Error::Einval)?;
+        let number = connection.next_transaction();
+        let open = Transaction::new(&self.store.tree, self.store.epoch);
+        connection.transactions.insert(number, open.into());
+        domain.usage.transactions = count;
+        domain.highest.raise(Quota::Transactions, count);
+        Ok(Reply::Number(number.into()))
+    }
+
+    pub(super) fn end_transaction(
+        &mut self,
+        conn: ConnId,
+        caller: Caller,
+        number: u32,
+        commit: bool,
+    ) -> Result<Reply<'static>, Denial> {
+        let connection = self.audience.connections.find_mut(conn).ok_or(Error::Einval)?;
+        let mut open = connection.transactions.remove(&number).ok_or(Error::Enoent)?;
+        self.forget_transactions(caller.domain, 1, open.memory);
+        if commit {
+            let before = self.store.commit(caller, &mut open)?;
+            self.audience.tell_commit(&self.store, &before, open.log());
+        }
+        Ok(Reply::Done)
+    }
+
+    /// Drops all transactions of a connection.
+    pub(super) fn drop_transactions(&mut self, conn: ConnId) {
+        let Some(connection) = self.audience.connections.find_mut(conn) else { return };
+        let domain = connection.domain;
+        let open = core::mem::take(&mut connection.transactions);
+        let memory = open.values().map(|open| open.memory).sum();
+        self.forget_transactions(domain, open.len(), memory);
+    }
+
+    fn forget_transactions(&mut self, domain: DomId, count: usize, memory: usize) {
+        if let Some(domain) = self.store.domains.find_mut(domain) {
+            domain.usage.transactions -= count;
+        }
+        self.store.charge_bytes(domain, -memory.cast_signed());
+    }
+}

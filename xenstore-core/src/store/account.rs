@@ -1,0 +1,162 @@
+//! Accounts: what each domain uses, what its quotas allow, and which nodes are its own.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use heapless::Vec as Bounded;
+
+use super::{Caller, Store};
+use crate::change::{Change, charge_of};
+use crate::check::for_each_node;
+use crate::domain::Domain;
+use crate::host::DomId;
+use crate::path::Place;
+use crate::perms::Entry;
+use crate::quota::{Denial, Quota};
+use crate::transaction::Record;
+use crate::wire::Error;
+
+impl Store {
+    /// Whether the caller's quotas, and those of the owners it would charge, allow a change.
+    pub(super) fn admit(
+        &self,
+        caller: Caller,
+        place: Place<'_>,
+        change: &Change,
+    ) -> Result<(), Denial> {
+        if caller.subject.privileged || matches!(change, Change::Removed { .. }) {
+            return Ok(());
+        }
+        let created = matches!(change, Change::Created { .. });
+        let mut bill = Bill::default();
+        change.charge(place, |owner, nodes, bytes| bill.add(owner, nodes, bytes));
+        for Line { owner, nodes, bytes } in bill.0 {
+            let Some(domain) = self.domains.named_by(owner) else { continue };
+            if self.is_privileged(domain.id) {
+                continue;
+            }
+            if nodes > 0 && !domain.limits.allow(Quota::Nodes, sum(domain.usage.nodes, nodes)) {
+                return Err(Quota::Nodes.into());
+            }
+            if !domain.has_room(bytes) {
+                // Clients know this error of a node that cannot be made.
+                let error = if created { Error::Eio } else { Error::Enomem };
+                return Err(Denial { error, quota: Some(Quota::Memory) });
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn admit_all(&self, caller: Caller, log: &[Record]) -> Result<(), Denial> {
+        if caller.subject.privileged {
+            return Ok(());
+        }
+        let Some(domain) = self.domains.find(caller.domain) else { return Ok(()) };
+        let (mut more, mut memory) = (0, 0);
+        for record in log {
+            record.change.charge(record.place(), |owner, nodes, bytes| {
+                if owner.who == domain.who {
+                    more += nodes;
+                    memory += bytes;
+                }
+            });
+        }
+        if more > 0 && !domain.limits.allow(Quota::Nodes, sum(domain.usage.nodes, more)) {
+            return Err(Quota::Nodes.into());
+        }
+        if domain.has_room(memory) { Ok(()) } else { Err(Quota::Memory.into()) }
+    }
+
+    /// Brings every account and the index of owned nodes up to a change.
+    pub(super) fn account(&mut self, place: Place<'_>, change: &Change) {
+        let Self { domains, notices, privileged, .. } = self;
+        change.charge(place, |owner, nodes, bytes| {
+            if let Some(domain) = domains.named_by_mut(owner) {
+                domain.charge(nodes, bytes);
+                tell_soft_limit(domain, *privileged, notices);
+            }
+        });
+        change.move_roots(place, |owner, path, added| {
+            if owner.domain == *privileged {
+                return;
+            }
+            if let Some(domain) = domains.named_by_mut(owner) {
+                if added {
+                    domain.roots.insert(path.into());
+                } else {
+                    domain.roots.remove(path);
+                }
+            }
+        });
+    }
+
+    /// Charges a domain with memory that is no node's.
+    pub(crate) fn charge_bytes(&mut self, domain: DomId, bytes: isize) {
+        if let Some(domain) = self.domains.find_mut(domain) {
+            domain.charge(0, bytes);
+            tell_soft_limit(domain, self.privileged, &mut self.notices);
+        }
+    }
+
+    /// Counts a refusal, and tells the log of the first, the second, the fourth and so on: often
+    /// enough to be seen, too rarely to be a nuisance.
+    pub(crate) fn count_refusal(&mut self, domain: DomId, quota: Quota) {
+        let Some(domain) = self.domains.find_mut(domain) else { return };
+        let count = domain.refused.count(quota);
+        if count.is_power_of_two() {
+            let (id, name, limit) = (domain.id, quota.name(), domain.limits.of(quota));
+            let line =
+                format!("domain {id} is refused more than {limit} of quota {name} ({count} times)");
+            self.notices.push(line);
+        }
+    }
+
+    pub(super) fn charge_whole_tree(&mut self) {
+        let (tree, domains) = (&self.tree, &mut self.domains);
+        for_each_node(tree, |path, node, _| {
+            let bytes = charge_of(node, path.len());
+            if let Some(domain) = domains.named_by_mut(node.perms.owner()) {
+                domain.charge(1, bytes.cast_signed());
+            }
+        });
+    }
+}
+
+/// Tells the log once that a domain passed its soft limit, and again after it was below.
+fn tell_soft_limit(domain: &mut Domain, privileged: DomId, notices: &mut Vec<String>) {
+    let passed =
+        domain.id != privileged && !domain.limits.allow(Quota::SoftMemory, domain.usage.memory);
+    if passed && !domain.soft_limit_told {
+        let (id, memory) = (domain.id, domain.usage.memory);
+        notices.push(format!("domain {id} uses {memory} bytes, more than its soft limit"));
+    }
+    domain.soft_limit_told = passed;
+}
+
+/// What one change adds to each owner: there are at most two, of the node and of its parent, or
+/// of the node before and after.
+#[derive(Default)]
+struct Bill(Bounded<Line, 2>);
+
+struct Line {
+    owner: Entry,
+    nodes: isize,
+    bytes: isize,
+}
+
+impl Bill {
+    fn add(&mut self, owner: Entry, nodes: isize, bytes: isize) {
+        match self.0.iter_mut().find(|line| line.owner.who == owner.who) {
+            Some(line) => {
+                line.nodes += nodes;
+                line.bytes += bytes;
+            }
+            None => drop(self.0.push(Line { owner, nodes, bytes })),
+        }
+    }
+}
+
+fn sum(count: usize, more: isize) -> usize {
+    count.saturating_add_signed(more)
+}
