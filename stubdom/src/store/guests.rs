@@ -1,0 +1,334 @@
+//! Who is connected, and how: a ring, an event channel, and the server's name for both.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use xen_pvh_boot::heap;
+use xen_sys::domctl::Domctl;
+use xen_sys::event::{Channel, Events};
+use xen_sys::grant::{GfnWindow, GrantMapping};
+use xen_sys::ids::{DomId as XenDomId, GrantRef, Port};
+use xen_sys::ring::BadIndex;
+use xen_sys::ring::xenstore::{RING_SIZE, RingError, Server as Ring, ServerFeatures};
+use xenstore_core::wire::Violation;
+use xenstore_core::{ConnId, DomId, Host, Server, UniqueId, Unreachable};
+
+/// Heap that is kept free of the store's data: what one request may need at most (a commit, the
+/// events of a large removal, the buffers of a guest that connects). Below it the store answers
+/// ENOMEM to what would make it grow.
+const RESERVE: usize = 256 * 1024;
+
+/// One connected guest. The event channel goes before the page it speaks of.
+#[derive(Debug)]
+struct Session {
+    conn: ConnId,
+    domain: DomId,
+    channel: Channel,
+    ring: Ring<GrantMapping>,
+    features: ServerFeatures,
+    /// Its ring has lied: nothing of it is looked at until it is introduced again.
+    ignored: bool,
+    /// It waits in the backlog.
+    queued: bool,
+}
+
+/// Why a guest's ring is left alone from now on.
+enum Fault {
+    Ring(BadIndex),
+    Message(Violation),
+}
+
+impl From<BadIndex> for Fault {
+    fn from(index: BadIndex) -> Self {
+        Self::Ring(index)
+    }
+}
+
+/// All guests, and what Xen lends for them.
+pub(super) struct Guests {
+    /// By the server's slot numbers.
+    sessions: Vec<Option<Session>>,
+    /// By local port: slot + 1, or 0.
+    by_port: Vec<u32>,
+    /// Guests with requests that the last look at them left in the ring.
+    backlog: VecDeque<ConnId>,
+    pub(super) events: Events,
+    pub(super) domctl: Option<Domctl>,
+    window: &'static GfnWindow,
+}
+
+impl Guests {
+    pub(super) fn new(events: Events, window: &'static GfnWindow, domctl: Option<Domctl>) -> Self {
+        Self {
+            sessions: Vec::new(),
+            by_port: Vec::new(),
+            backlog: VecDeque::new(),
+            events,
+            domctl,
+            window,
+        }
+    }
+
+    /// Whether a guest has requests that nobody has looked at yet.
+    pub(super) fn has_backlog(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+
+    /// The guest that notified at `port`.
+    pub(super) fn at(&self, port: Port) -> Option<ConnId> {
+        let slot = usize::try_from(*self.by_port.get(port.0 as usize)?).ok()?.checked_sub(1)?;
+        self.sessions.get(slot)?.as_ref().map(|session| session.conn)
+    }
+
+    /// Serves each guest of the backlog once.
+    pub(super) fn serve_backlog(&mut self, server: &mut Server) {
+        for _ in 0..self.backlog.len() {
+            let Some(conn) = self.backlog.pop_front() else { break };
+            if let Some(session) = self.session(conn) {
+                session.queued = false;
+                self.serve(conn, server);
+            }
+        }
+    }
+
+    /// Moves what can be moved between a guest's ring and the server: at most one ring of
+    /// requests, and its replies and events as far as there is room. Notifies once if anything
+    /// moved.
+    pub(super) fn serve(&mut self, conn: ConnId, server: &mut Server) {
+        let Some(session) = self.session(conn).filter(|session| !session.ignored) else { return };
+        if session.features.contains(ServerFeatures::RECONNECTION)
+            && session.ring.reconnect_wanted()
+        {
+            server.reset(conn);
+            session.ring.reset();
+            session.ring.mark_connected();
+        }
+        let done = self.receive(conn, server).and_then(|()| self.send(conn, server));
+        self.end_turn(conn, done, server);
+    }
+
+    /// As [`serve`](Self::serve), but takes no requests: for what the requests of others caused.
+    pub(super) fn flush(&mut self, conn: ConnId, server: &mut Server) {
+        if self.session(conn).is_some_and(|session| !session.ignored) {
+            let done = self.send(conn, server);
+            self.end_turn(conn, done, server);
+        }
+    }
+
+    /// Gives what waits in the guest's ring to the server. Room for the replies is made first.
+    fn receive(&mut self, conn: ConnId, server: &mut Server) -> Result<(), Fault> {
+        self.transmit(conn, server)?;
+        let Some(session) = self.session(conn) else { return Ok(()) };
+        let mut requests = [0; RING_SIZE];
+        let waiting = session.ring.peek(&mut requests)?;
+        if waiting > 0 {
+            let taken = server.receive(conn, &requests[..waiting], self).map_err(Fault::Message)?;
+            if let Some(session) = self.session(conn) {
+                session.ring.consume(taken);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes replies and events, and looks whether there is a reason to come back.
+    ///
+    /// A guest whose ring has room does not notify when it takes replies out. So once all is
+    /// written, requests that are still there (they came meanwhile, or the server would not take
+    /// more before its replies were out) are ours to remember. While the ring is full, the guest
+    /// will notify.
+    fn send(&mut self, conn: ConnId, server: &mut Server) -> Result<(), Fault> {
+        let drained = self.transmit(conn, server)?;
+        let Some(session) = self.session(conn) else { return Ok(()) };
+        if drained && !session.queued && session.ring.peek(&mut [0; 1])? > 0 {
+            session.queued = true;
+            self.backlog.push_back(conn);
+        }
+        Ok(())
+    }
+
+    /// Writes replies and events as far as the ring has room; says whether all went out.
+    fn transmit(&mut self, conn: ConnId, server: &mut Server) -> Result<bool, Fault> {
+        let Some(session) = self.session(conn) else { return Ok(true) };
+        while let Some(bytes) = server.transmit(conn) {
+            let (length, sent) = (bytes.len(), session.ring.write(bytes)?);
+            server.sent(conn, sent);
+            if sent < length {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Notifies the guest once if anything moved, or of the end of service.
+    fn end_turn(&mut self, conn: ConnId, done: Result<(), Fault>, server: &mut Server) {
+        let ended = done.map_err(|fault| self.ignore(conn, &fault, server)).is_err();
+        if let Some(session) = self.session(conn)
+            && (session.ring.take_notify() || ended)
+        {
+            session.channel.notify();
+        }
+    }
+
+    /// Stops service to a guest whose ring or message cannot be.
+    fn ignore(&mut self, conn: ConnId, fault: &Fault, server: &mut Server) {
+        server.ignore(conn);
+        let Some(session) = self.session(conn) else { return };
+        session.ignored = true;
+        let error = match fault {
+            Fault::Ring(index) => {
+                log::warn!("domain {}: {index}; not served any more", session.domain);
+                RingError::RingIndex
+            }
+            Fault::Message(violation) => {
+                log::warn!("domain {}: {violation}; not served any more", session.domain);
+                RingError::Protocol
+            }
+        };
+        if session.features.contains(ServerFeatures::ERROR) {
+            session.ring.tell_error(error);
+        }
+    }
+
+    fn session(&mut self, conn: ConnId) -> Option<&mut Session> {
+        let session = self.sessions.get_mut(conn.slot())?.as_mut()?;
+        (session.conn == conn).then_some(session)
+    }
+
+    /// Connects dom0, whose kernel has been waiting in its ring since before we were started: what
+    /// is in there stays. It says nothing before the first event, so it gets one.
+    pub(super) fn connect_dom0(
+        &mut self,
+        conn: ConnId,
+        port: Port,
+        features: ServerFeatures,
+    ) -> Result<(), Unreachable> {
+        let ring = self.map(DomId(0))?;
+        let channel = self.bind(DomId(0), port)?;
+        ring.announce(features);
+        ring.mark_connected();
+        channel.notify();
+        self.enter(conn, DomId(0), channel, ring, features);
+        Ok(())
+    }
+
+    fn map(&self, domain: DomId) -> Result<Ring<GrantMapping>, Unreachable> {
+        let granter = XenDomId::new(domain.0).ok_or(Unreachable)?;
+        match GrantMapping::map(self.window, granter, GrantRef::XENSTORE) {
+            Ok(page) => Ok(Ring::attach(page)),
+            Err(error) => {
+                log::warn!("domain {domain}: its ring cannot be mapped: {error}");
+                Err(Unreachable)
+            }
+        }
+    }
+
+    fn bind(&mut self, domain: DomId, port: Port) -> Result<Channel, Unreachable> {
+        let remote = XenDomId::new(domain.0).ok_or(Unreachable)?;
+        self.events.bind_interdomain(remote, port).map_err(|error| {
+            log::warn!("domain {domain}: its {port} cannot be bound: {error}");
+            Unreachable
+        })
+    }
+
+    fn enter(
+        &mut self,
+        conn: ConnId,
+        domain: DomId,
+        channel: Channel,
+        ring: Ring<GrantMapping>,
+        features: ServerFeatures,
+    ) {
+        self.point(channel.port(), Some(conn));
+        let slot = conn.slot();
+        if self.sessions.len() <= slot {
+            self.sessions.resize_with(slot + 1, || None);
+        }
+        let (ignored, queued) = (false, false);
+        self.sessions[slot] =
+            Some(Session { conn, domain, channel, ring, features, ignored, queued });
+    }
+
+    /// Makes a local port lead to a guest, or to nobody.
+    fn point(&mut self, port: Port, conn: Option<ConnId>) {
+        let port = port.0 as usize;
+        if self.by_port.len() <= port {
+            self.by_port.resize(port + 1, 0);
+        }
+        self.by_port[port] = conn.map_or(0, |conn| u32::try_from(conn.slot() + 1).unwrap_or(0));
+    }
+}
+
+impl Host for Guests {
+    fn identify(&mut self, domain: DomId) -> Option<UniqueId> {
+        super::departures::identify(self.domctl, domain)
+    }
+
+    fn introduce(
+        &mut self,
+        conn: ConnId,
+        domain: DomId,
+        _gfn: u64,
+        port: u32,
+        features: u32,
+    ) -> Result<(), Unreachable> {
+        let mut ring = self.map(domain)?;
+        // A port in the page comes from whoever built the domain, and knows better.
+        let port = ring.client_port().unwrap_or(Port(port));
+        let channel = self.bind(domain, port)?;
+        let features = ServerFeatures::from_bits_retain(features);
+        begin(&mut ring, &channel, features);
+        self.enter(conn, domain, channel, ring, features);
+        log::info!("domain {domain} is here; {} bytes in use", heap::statistics().allocated);
+        Ok(())
+    }
+
+    fn reintroduce(
+        &mut self,
+        conn: ConnId,
+        domain: DomId,
+        port: u32,
+        features: u32,
+    ) -> Result<(), Unreachable> {
+        let channel = self.bind(domain, Port(port))?;
+        let session = self.session(conn).ok_or(Unreachable)?;
+        let features = ServerFeatures::from_bits_retain(features);
+        begin(&mut session.ring, &channel, features);
+        session.features = features;
+        session.ignored = false;
+        let (new, old) = (channel.port(), core::mem::replace(&mut session.channel, channel));
+        self.point(old.port(), None);
+        self.point(new, Some(conn));
+        Ok(())
+    }
+
+    fn release(&mut self, conn: ConnId, domain: DomId) {
+        let Some(session) = self.sessions.get_mut(conn.slot()).and_then(Option::take) else {
+            return;
+        };
+        self.point(session.channel.port(), None);
+        drop(session);
+        log::info!("domain {domain} is gone; {} bytes in use", heap::statistics().allocated);
+    }
+
+    fn memory_is_low(&self) -> bool {
+        !heap::reserve(RESERVE)
+    }
+
+    fn print(&mut self, text: &str) {
+        log::info!("{text}");
+    }
+}
+
+/// Makes a connection begin: empty rings, no error, our features.
+fn begin(ring: &mut Ring<GrantMapping>, channel: &Channel, features: ServerFeatures) {
+    ring.reset();
+    ring.announce(features);
+    ring.tell_error(RingError::None);
+    // A guest that was started without waiting for its toolstack waits for this word to change.
+    let waits = ring.reconnect_wanted();
+    ring.mark_connected();
+    let _ = ring.take_notify();
+    if waits {
+        channel.notify();
+    }
+}

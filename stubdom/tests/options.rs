@@ -1,0 +1,60 @@
+//! The command line, read on the host: the image itself has no test harness.
+
+#[path = "../src/options.rs"]
+#[expect(unreachable_pub, reason = "a module of a library, read here alone")]
+mod options;
+
+use options::{EventAbi, Failure, Hypercalls, Malformed, Options};
+
+/// What is understood, and the words that are not.
+fn parse(line: &str) -> (Result<Options, Malformed<'_>>, Vec<&str>) {
+    let mut unknown = Vec::new();
+    let options = Options::parse(line, |word| unknown.push(word));
+    (options, unknown)
+}
+
+#[test]
+fn the_port_of_dom0_makes_a_store() {
+    for line in ["--event 14", "--event=14", "  --event\t14 ", "event=14"] {
+        let (options, unknown) = parse(line);
+        assert_eq!(options, Ok(Options { event: Some(14), ..Options::default() }), "{line:?}");
+        assert!(unknown.is_empty(), "{line:?} leaves {unknown:?}");
+    }
+    assert_eq!(parse("").0, Ok(Options::default()), "nothing said: the data role");
+}
+
+#[test]
+fn switches_may_stand_anywhere() {
+    let (options, unknown) = parse("events=2l --event 7 --hypercalls page test-fault");
+    let expected = Options {
+        event: Some(7),
+        events: EventAbi::TwoLevel,
+        hypercalls: Hypercalls::Page,
+        failure: Some(Failure::Fault),
+    };
+    assert_eq!((options, unknown), (Ok(expected), vec![]));
+    assert_eq!(parse("events fifo").0.map(|o| o.events), Ok(EventAbi::Fifo));
+    assert_eq!(parse("test-panic").0.map(|o| o.failure), Ok(Some(Failure::Panic)));
+}
+
+#[test]
+fn unknown_words_are_named_and_ignored() {
+    let (options, unknown) = parse("--event 3 --trace-io -v quiet=1");
+    assert_eq!(options.map(|o| o.event), Ok(Some(3)));
+    assert_eq!(unknown, ["--trace-io", "-v", "quiet=1"]);
+}
+
+#[test]
+fn a_bad_value_is_named_with_what_is_wanted() {
+    for (line, text) in [
+        ("--event", "command line: event wants a port number, and nothing follows it"),
+        ("--event x", "command line: event wants a port number, not \"x\""),
+        ("--event 0", "command line: event wants a port number, not \"0\""),
+        ("--event 4294967296", "command line: event wants a port number, not \"4294967296\""),
+        ("events=3l", "command line: events wants fifo or 2l, not \"3l\""),
+        ("hypercalls", "command line: hypercalls wants direct or page, and nothing follows it"),
+    ] {
+        let error = parse(line).0.expect_err(line);
+        assert_eq!(error.to_string(), text);
+    }
+}
