@@ -17,7 +17,7 @@ use crate::perms::{Perms, Subject};
 use crate::store::{Caller, Store};
 use crate::transaction::Record;
 use crate::tree::{Node, Special, Step, Tree, Walk};
-use crate::watch::{Spot, WatchId, Watches};
+use crate::watch::{Spot, Watch, WatchId, Watches};
 
 /// Everybody who can be told something.
 #[derive(Debug)]
@@ -31,6 +31,7 @@ pub(crate) struct Audience {
 /// A watch that hears of a change.
 #[derive(Clone, Copy, Debug)]
 struct Heard {
+    conn: u32,
     order: u64,
     watch: WatchId,
     /// The length of the path that it is told.
@@ -130,11 +131,10 @@ impl Audience {
             self.tell_outcome(store, before, path);
             let gone = before.find(path).filter(|_| uses[path.as_bytes()].removed);
             let Some(gone) = gone else { continue };
+            // Even a node that came back under a new child lost its value on the way.
             self.tell_below(store, path, gone, Step::Enter, |below| {
                 let named = uses.get(below).is_some_and(|path| path.changed);
-                !named
-                    && store.tree.find(Path::trusted(below)).is_none()
-                    && told.insert(below.into())
+                !named && told.insert(below.into())
             });
         }
     }
@@ -168,7 +168,8 @@ impl Audience {
 
     /// Queues a watch's first event, which tells only its own path, to whoever registered it.
     pub(crate) fn greet(&mut self, watch: WatchId, path: &[u8]) {
-        self.queue(Heard { order: 0, watch, told: path.len(), own: path.len() }, path);
+        let heard = Heard { conn: 0, order: 0, watch, told: path.len(), own: path.len() };
+        self.queue(heard, path);
     }
 
     /// Tells what became of a path in a transaction that is committed.
@@ -193,8 +194,8 @@ impl Audience {
         heard.clear();
         watches.along(bytes, |watch, own, level| {
             let Some(registered) = watches.watch(watch) else { return };
-            let order = registered.order;
-            let full = Heard { order, watch, told: bytes.len(), own };
+            let Watch { order, conn, .. } = *registered;
+            let full = Heard { conn, order, watch, told: bytes.len(), own };
             let Some(depth) = registered.depth() else {
                 heard.push(full);
                 return;
@@ -267,7 +268,8 @@ impl Audience {
             if let Some(registered) = watches.watch(watch)
                 && wanted(registered.depth())
             {
-                heard.push(Heard { order: registered.order, watch, told, own });
+                let Watch { order, conn, .. } = *registered;
+                heard.push(Heard { conn, order, watch, told, own });
             }
         });
     }
@@ -276,7 +278,7 @@ impl Audience {
     fn deliver(&mut self, store: &Store, path: &[u8], secrecy: Secrecy<'_>) {
         let mut heard = core::mem::take(&mut self.heard);
         if heard.len() > 1 {
-            heard.sort_unstable_by_key(|heard| (heard.order, heard.told));
+            self.put_in_order(&mut heard);
         }
         for &heard in &heard {
             let listener = self.watches.watch(heard.watch).map(|watch| watch.conn);
@@ -294,6 +296,26 @@ impl Audience {
         }
         heard.clear();
         self.heard = heard;
+    }
+
+    /// Sorts what was heard by connection and registration, and leaves out what a connection would
+    /// be told twice, because several of its watches have the same token.
+    fn put_in_order(&self, heard: &mut Vec<Heard>) {
+        heard.sort_unstable_by_key(|heard| (heard.conn, heard.order, heard.told));
+        if !heard.is_sorted_by(|a, b| a.conn < b.conn) {
+            let token = |heard: &Heard| self.watches.watch(heard.watch).map(Watch::token);
+            let implied = |heard: &Heard| self.watches.watch(heard.watch).map(Watch::implied);
+            heard.sort_by(|a, b| {
+                let spelled = |heard| (token(heard), implied(heard));
+                (a.conn, a.told).cmp(&(b.conn, b.told)).then_with(|| spelled(a).cmp(&spelled(b)))
+            });
+            heard.dedup_by(|later, first| {
+                (later.conn, later.told) == (first.conn, first.told)
+                    && token(later) == token(first)
+                    && implied(later) == implied(first)
+            });
+            heard.sort_unstable_by_key(|heard| (heard.conn, heard.order, heard.told));
+        }
     }
 
     fn queue(&mut self, heard: Heard, path: &[u8]) {

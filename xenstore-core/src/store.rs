@@ -161,6 +161,9 @@ impl Store {
         if transaction.doomed {
             return Err(Error::Enomem.into());
         }
+        if transaction.only_read() {
+            return Ok(self.tree.clone());
+        }
         let tree = if transaction.is_undisturbed(&self.tree, self.epoch) {
             transaction.tree.clone()
         } else {

@@ -144,6 +144,12 @@ impl Transaction {
         self.touched
     }
 
+    /// Whether nothing was changed: then all that was answered held at the start, and that is
+    /// moment enough to have run at.
+    pub(crate) fn only_read(&self) -> bool {
+        self.log.iter().all(|record| record.change.is_nothing())
+    }
+
     /// Whether nothing at all happened since the start, so that what was done holds as it is.
     pub(crate) fn is_undisturbed(&self, tree: &Tree, epoch: u64) -> bool {
         self.epoch == epoch && self.base.is(tree)

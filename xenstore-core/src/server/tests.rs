@@ -234,9 +234,10 @@ fn a_removal_is_told_from_below_and_only_where_nodes_were() {
     let mut lab = Lab::new(&[]);
     lab.ok(0, Op::Write, 0, "/t/a/b/c|");
     for path in ["/t", "/t/a", "/t/a/b", "/t/a/b/c", "/t/a/b/c/none", "/t/a/nope", "/"] {
-        lab.ok(0, Op::Watch, 0, &format!("{path}|w|"));
+        lab.ok(0, Op::Watch, 0, &format!("{path}|{path}|"));
     }
-    let events = ["!/t/a/b/c w", "!/t/a/b w", "!/t/a w", "!/t/a w", "!/t/a w", "OK|"];
+    let events =
+        ["!/t/a/b/c /t/a/b/c", "!/t/a/b /t/a/b", "!/t/a /t", "!/t/a /t/a", "!/t/a /", "OK|"];
     assert_eq!(lab.ask(0, Op::Rm, 0, "/t/a|"), events);
 }
 
@@ -248,6 +249,16 @@ fn a_depth_limited_watch_hears_of_new_parents() {
     assert_eq!(lab.ask(0, Op::Write, 0, "/a/b/c/d|x"), ["!/a/b one", "OK|"]);
     assert_eq!(lab.ask(0, Op::Write, 0, "/a/b/c/d|x"), ["OK|"]);
     assert_eq!(lab.ask(0, Op::Write, 0, "/a/b|x"), ["!/a/b one", "OK|"]);
+}
+
+#[test]
+fn watches_with_one_token_are_told_as_one() {
+    let mut lab = Lab::new(&[1]);
+    for path in ["data", "/local", "/local/domain/1/data/a"] {
+        lab.ok(1, Op::Watch, 0, &format!("{path}|t|"));
+    }
+    let events = ["!data/a t", "!/local/domain/1/data/a t", "OK|"];
+    assert_eq!(lab.ask(1, Op::Write, 0, "data/a|"), events, "one for each spelling of the path");
 }
 
 #[test]
