@@ -1,0 +1,418 @@
+//! Conversations as text: the words of a file become steps, nothing is executed here.
+//!
+//! A file holds lines, `#` begins a comment. Lines before the first `case:` are repeated at the
+//! start of every case; each case starts with a fresh store. The lines are:
+//!
+//! ```text
+//! ACTOR [t1] [tx=N] [req=N] [len=N] [type=N] OP ARGUMENTS [-> EXPECTATION]
+//! ACTOR queue OP ARGUMENTS          the request waits in the ring until the next other line
+//! ACTOR sends WORDS                 raw bytes, no frame around them
+//! ACTOR <- EVENT PATH TOKEN         the next frame that ACTOR receives
+//! ACTOR <- EXPECTATION              the next frame answers ACTOR's oldest open request
+//! ACTOR silent | discards           nothing has arrived | forget what has arrived
+//! ACTOR stops reading | reads
+//! ACTOR held back                   the store leaves its requests in the ring
+//! ACTOR violates N                  the ring's error field now says N
+//! ACTOR breaks an index             its ring indexes became nonsense
+//! ACTOR reconnects                  it asked for a fresh connection (feature 1)
+//! ACTOR sees features N             what INTRODUCE published in its ring page
+//! xen creates|destroys|replaces|shuts down|cannot map|can map N...
+//! xen is short of memory | has memory
+//! xen printed WORDS
+//! given N...                        guests with a home directory, introduced
+//! for i in A..B  ...  end           the lines between, `{i}` replaced, B included
+//! @only ours: reason                the next line's expectation is this store's own choice
+//! ```
+//!
+//! An actor is `domN`. Words are bare, or quoted with `\0 \n \\ \" \xNN`, or `"a"*4080`; pieces
+//! without a space between them are one word. A request's words each get a NUL, except that the
+//! second of WRITE gets none; after `raw` they are joined as they stand. Expectations: `OK`,
+//! `ERROR NAME`, `[a b]` (strings, each with its NUL), words (exact bytes), `t1` (binds a
+//! transaction id), `starts WORD`, `contains WORD`, `any`, `silence`. In `[...]`, `$x` binds or
+//! repeats a string and `!$x` must differ from it.
+
+extern crate alloc;
+
+use alloc::{borrow::ToOwned, format, string::String, vec::Vec};
+
+/// One file.
+pub(crate) struct Script {
+    /// Repeated at the start of every case.
+    pub opening: Vec<Line>,
+    pub cases: Vec<Case>,
+}
+
+/// A conversation with a fresh store.
+pub(crate) struct Case {
+    pub title: String,
+    pub lines: Vec<Line>,
+}
+
+/// One line, loops unrolled.
+#[derive(Clone)]
+pub(crate) struct Line {
+    pub number: usize,
+    pub text: String,
+    /// Why another store may answer otherwise.
+    pub only_ours: Option<String>,
+    pub step: Step,
+}
+
+#[derive(Clone)]
+pub(crate) enum Step {
+    Given(Vec<u16>),
+    Request(Request),
+    Sends(u16, Vec<u8>),
+    Arrives(u16, Arrival),
+    Silent(u16),
+    Discards(u16),
+    StopsReading(u16),
+    Reads(u16),
+    HeldBack(u16),
+    Violates(u16, u32),
+    BreaksIndex(u16),
+    Reconnects(u16),
+    SeesFeatures(u16, u32),
+    Creates(Vec<u16>),
+    Destroys(Vec<u16>),
+    Replaces(Vec<u16>),
+    ShutsDown(Vec<u16>),
+    CannotMap(Vec<u16>),
+    CanMap(Vec<u16>),
+    MemoryIsLow(bool),
+    Printed(Vec<u8>),
+}
+
+#[derive(Clone)]
+pub(crate) struct Request {
+    pub actor: u16,
+    pub kind: u32,
+    pub tx: Tx,
+    pub req_id: Option<u32>,
+    /// A length to claim instead of the payload's.
+    pub len: Option<u32>,
+    pub payload: Vec<u8>,
+    /// Leave it in the ring, let the store run later.
+    pub queued: bool,
+    pub expect: Option<Expect>,
+}
+
+#[derive(Clone)]
+pub(crate) enum Tx {
+    Number(u32),
+    Named(String),
+}
+
+#[derive(Clone)]
+pub(crate) enum Arrival {
+    Event { path: Vec<u8>, token: Vec<u8> },
+    Reply(Expect),
+}
+
+#[derive(Clone)]
+pub(crate) enum Expect {
+    Ok,
+    Error(String),
+    Strings(Vec<Pattern>),
+    Bytes(Vec<u8>),
+    Starts(Vec<u8>),
+    Contains(Vec<u8>),
+    Transaction(String),
+    Any,
+    Silence,
+}
+
+#[derive(Clone)]
+pub(crate) enum Pattern {
+    Text(Vec<u8>),
+    Same(String),
+    Other(String),
+}
+
+/// The operations of xen/include/public/io/xs_wire.h by their numbers.
+const OPERATIONS: [&str; 27] = [
+    "CONTROL",
+    "DIRECTORY",
+    "READ",
+    "GET_PERMS",
+    "WATCH",
+    "UNWATCH",
+    "TRANSACTION_START",
+    "TRANSACTION_END",
+    "INTRODUCE",
+    "RELEASE",
+    "GET_DOMAIN_PATH",
+    "WRITE",
+    "MKDIR",
+    "RM",
+    "SET_PERMS",
+    "WATCH_EVENT",
+    "ERROR",
+    "IS_DOMAIN_INTRODUCED",
+    "RESUME",
+    "SET_TARGET",
+    "RESTRICT",
+    "RESET_WATCHES",
+    "DIRECTORY_PART",
+    "GET_FEATURE",
+    "SET_FEATURE",
+    "GET_QUOTA",
+    "SET_QUOTA",
+];
+
+/// The name of operation `kind`, for messages.
+pub(crate) fn operation_name(kind: u32) -> &'static str {
+    OPERATIONS.get(kind as usize).copied().unwrap_or("(unknown operation)")
+}
+
+/// Parses a whole file; the error names the line.
+pub(crate) fn parse(text: &str) -> Result<Script, String> {
+    let mut script = Script { opening: Vec::new(), cases: Vec::new() };
+    let mut only_ours = None;
+    let mut source = text.lines().enumerate().map(|(at, text)| (at + 1, text.trim()));
+    while let Some((number, text)) = source.next() {
+        if let Some(title) = text.strip_prefix("case:") {
+            script.cases.push(Case { title: title.trim().to_owned(), lines: Vec::new() });
+            continue;
+        }
+        let mut block = Vec::new();
+        if let Some(range) = text.strip_prefix("for i in ") {
+            let body: Vec<_> = source.by_ref().take_while(|(_, text)| *text != "end").collect();
+            let (first, last) = bounds(range).ok_or_else(|| format!("{number}: not a range"))?;
+            for i in first..=last {
+                let turn = format!("{i}");
+                block.extend(body.iter().map(|(at, text)| (*at, text.replace("{i}", &turn))));
+            }
+        } else {
+            block.push((number, text.to_owned()));
+        }
+        for (number, text) in block {
+            if let Some(reason) = text.strip_prefix("@only ours:") {
+                only_ours = Some(reason.trim().to_owned());
+                continue;
+            }
+            let words = words(&text).map_err(|why| format!("{number}: {why}"))?;
+            if words.is_empty() {
+                continue;
+            }
+            let step = step(&words).map_err(|why| format!("{number}: {why}: {text}"))?;
+            let line = Line { number, text, only_ours: only_ours.take(), step };
+            match script.cases.last_mut() {
+                Some(case) => case.lines.push(line),
+                None => script.opening.push(line),
+            }
+        }
+    }
+    Ok(script)
+}
+
+fn bounds(range: &str) -> Option<(u32, u32)> {
+    let (first, last) = range.trim().split_once("..")?;
+    Some((first.parse().ok()?, last.parse().ok()?))
+}
+
+/// A word and whether it may be a keyword (no part of it was quoted).
+struct Word {
+    bytes: Vec<u8>,
+    bare: bool,
+}
+
+impl Word {
+    fn keyword(&self) -> &str {
+        if self.bare { core::str::from_utf8(&self.bytes).unwrap_or("") } else { "" }
+    }
+}
+
+fn words(line: &str) -> Result<Vec<Word>, String> {
+    let mut rest = line.as_bytes();
+    let mut words = Vec::new();
+    let mut open: Option<Word> = None;
+    while let Some((&byte, after)) = rest.split_first() {
+        match byte {
+            b'#' if open.is_none() => break,
+            b' ' | b'\t' => words.extend(open.take()),
+            b'[' | b']' => {
+                words.extend(open.take());
+                words.push(Word { bytes: alloc::vec![byte], bare: true });
+            }
+            b'"' => {
+                let (piece, after) = quoted(after)?;
+                let word = open.get_or_insert(Word { bytes: Vec::new(), bare: false });
+                word.bare = false;
+                word.bytes.extend(piece);
+                rest = after;
+                continue;
+            }
+            _ => open.get_or_insert(Word { bytes: Vec::new(), bare: true }).bytes.push(byte),
+        }
+        rest = after;
+    }
+    words.extend(open);
+    Ok(words)
+}
+
+/// The piece after an opening quote, and what follows its end and its `*count`.
+fn quoted(mut rest: &[u8]) -> Result<(Vec<u8>, &[u8]), String> {
+    let mut piece = Vec::new();
+    loop {
+        let (&byte, after) = rest.split_first().ok_or("a quote is not closed")?;
+        rest = after;
+        match byte {
+            b'"' => break,
+            b'\\' => {
+                let (&escape, after) = rest.split_first().ok_or("a quote is not closed")?;
+                rest = after;
+                piece.push(match escape {
+                    b'0' => 0,
+                    b'n' => b'\n',
+                    b'\\' | b'"' => escape,
+                    b'x' => {
+                        let (digits, after) = rest.split_at_checked(2).ok_or("\\x needs two")?;
+                        rest = after;
+                        let digits = core::str::from_utf8(digits).map_err(|e| format!("{e}"))?;
+                        u8::from_str_radix(digits, 16).map_err(|e| format!("{e}"))?
+                    }
+                    _ => return Err("unknown escape".to_owned()),
+                });
+            }
+            _ => piece.push(byte),
+        }
+    }
+    let Some(count) = rest.strip_prefix(b"*") else { return Ok((piece, rest)) };
+    let digits = count.iter().take_while(|b| b.is_ascii_digit()).count();
+    let (count, rest) = count.split_at(digits);
+    let count = core::str::from_utf8(count).ok().and_then(|n| n.parse().ok());
+    Ok((piece.repeat(count.ok_or("`*` needs a count")?), rest))
+}
+
+fn step(words: &[Word]) -> Result<Step, String> {
+    let keywords: Vec<&str> = words.iter().map(Word::keyword).collect();
+    match keywords.as_slice() {
+        ["given", domains @ ..] => Ok(Step::Given(numbers(domains)?)),
+        ["xen", "creates", domains @ ..] => Ok(Step::Creates(numbers(domains)?)),
+        ["xen", "destroys", domains @ ..] => Ok(Step::Destroys(numbers(domains)?)),
+        ["xen", "replaces", domains @ ..] => Ok(Step::Replaces(numbers(domains)?)),
+        ["xen", "shuts", "down", domains @ ..] => Ok(Step::ShutsDown(numbers(domains)?)),
+        ["xen", "cannot", "map", domains @ ..] => Ok(Step::CannotMap(numbers(domains)?)),
+        ["xen", "can", "map", domains @ ..] => Ok(Step::CanMap(numbers(domains)?)),
+        ["xen", "is", "short", "of", "memory"] => Ok(Step::MemoryIsLow(true)),
+        ["xen", "has", "memory"] => Ok(Step::MemoryIsLow(false)),
+        ["xen", "printed", ..] => Ok(Step::Printed(joined(&words[2..]))),
+        [actor, ..] => {
+            let actor = actor.strip_prefix("dom").and_then(|n| n.parse().ok());
+            actor_step(actor.ok_or("no such actor")?, &words[1..], &keywords[1..])
+        }
+        [] => Err("an empty step".to_owned()),
+    }
+}
+
+fn actor_step(actor: u16, words: &[Word], keywords: &[&str]) -> Result<Step, String> {
+    match keywords {
+        ["silent"] => Ok(Step::Silent(actor)),
+        ["discards"] => Ok(Step::Discards(actor)),
+        ["stops", "reading"] => Ok(Step::StopsReading(actor)),
+        ["reads"] => Ok(Step::Reads(actor)),
+        ["held", "back"] => Ok(Step::HeldBack(actor)),
+        ["reconnects"] => Ok(Step::Reconnects(actor)),
+        ["breaks", "an", "index"] => Ok(Step::BreaksIndex(actor)),
+        ["violates", code] => Ok(Step::Violates(actor, number(code)?)),
+        ["sees", "features", bits] => Ok(Step::SeesFeatures(actor, number(bits)?)),
+        ["sends", ..] => Ok(Step::Sends(actor, joined(&words[1..]))),
+        ["<-", "EVENT", _, _] => {
+            let (path, token) = (words[2].bytes.clone(), words[3].bytes.clone());
+            Ok(Step::Arrives(actor, Arrival::Event { path, token }))
+        }
+        ["<-", ..] => Ok(Step::Arrives(actor, Arrival::Reply(expectation(&words[1..])?))),
+        _ => Ok(Step::Request(request(actor, words)?)),
+    }
+}
+
+fn request(actor: u16, words: &[Word]) -> Result<Request, String> {
+    let (words, expect) = match words.iter().position(|word| word.keyword() == "->") {
+        Some(at) => (&words[..at], Some(expectation(&words[at + 1..])?)),
+        None => (words, None),
+    };
+    let (kind, tx) = (u32::MAX, Tx::Number(0));
+    let (req_id, len, payload) = (None, None, Vec::new());
+    let mut request = Request { actor, kind, tx, req_id, len, payload, queued: false, expect };
+    for (at, word) in words.iter().enumerate() {
+        let keyword = word.keyword();
+        if let Some(kind) = OPERATIONS.iter().position(|name| *name == keyword) {
+            request.kind = u32::try_from(kind).map_err(|e| format!("{e}"))?;
+            request.payload = payload_of(keyword, &words[at + 1..]);
+            return Ok(request);
+        }
+        match keyword.split_once('=') {
+            Some(("tx", n)) => request.tx = Tx::Number(number(n)?),
+            Some(("req", n)) => request.req_id = Some(number(n)?),
+            Some(("len", n)) => request.len = Some(number(n)?),
+            Some(("type", n)) => {
+                request.kind = number(n)?;
+                request.payload = joined(&words[at + 1..]);
+                return Ok(request);
+            }
+            _ if is_transaction(keyword) => request.tx = Tx::Named(keyword.to_owned()),
+            _ if keyword == "queue" => request.queued = true,
+            _ => return Err(format!("unknown word {keyword}")),
+        }
+    }
+    Err("no operation".to_owned())
+}
+
+fn payload_of(operation: &str, words: &[Word]) -> Vec<u8> {
+    match (operation, words) {
+        (_, [raw, bytes @ ..]) if raw.keyword() == "raw" => joined(bytes),
+        ("TRANSACTION_START", []) => alloc::vec![0],
+        ("WRITE", [path, value @ ..]) => [&path.bytes[..], &[0], &joined(value)].concat(),
+        _ => words.iter().flat_map(|word| [&word.bytes[..], &[0]].concat()).collect(),
+    }
+}
+
+fn expectation(words: &[Word]) -> Result<Expect, String> {
+    let keywords: Vec<&str> = words.iter().map(Word::keyword).collect();
+    match keywords.as_slice() {
+        [] => Err("nothing is expected".to_owned()),
+        ["OK"] => Ok(Expect::Ok),
+        ["any"] => Ok(Expect::Any),
+        ["silence"] => Ok(Expect::Silence),
+        ["ERROR", name] => Ok(Expect::Error((*name).to_owned())),
+        ["starts", ..] => Ok(Expect::Starts(joined(&words[1..]))),
+        ["contains", ..] => Ok(Expect::Contains(joined(&words[1..]))),
+        ["[", .., "]"] => {
+            Ok(Expect::Strings(words[1..words.len() - 1].iter().map(pattern).collect()))
+        }
+        [name] if is_transaction(name) => Ok(Expect::Transaction((*name).to_owned())),
+        _ => Ok(Expect::Bytes(joined(words))),
+    }
+}
+
+fn pattern(word: &Word) -> Pattern {
+    let keyword = word.keyword();
+    if let Some(name) = keyword.strip_prefix("!$") {
+        Pattern::Other(name.to_owned())
+    } else if let Some(name) = keyword.strip_prefix('$') {
+        Pattern::Same(name.to_owned())
+    } else {
+        Pattern::Text(word.bytes.clone())
+    }
+}
+
+fn is_transaction(word: &str) -> bool {
+    word.strip_prefix('t').is_some_and(|n| n.parse::<u32>().is_ok())
+}
+
+fn joined(words: &[Word]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.bytes.iter().copied()).collect()
+}
+
+fn numbers(words: &[&str]) -> Result<Vec<u16>, String> {
+    words.iter().map(|word| word.parse().map_err(|e| format!("{word}: {e}"))).collect()
+}
+
+fn number(word: &str) -> Result<u32, String> {
+    let parsed = match word.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16),
+        None => word.parse(),
+    };
+    parsed.map_err(|e| format!("{word}: {e}"))
+}

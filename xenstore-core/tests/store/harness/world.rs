@@ -1,0 +1,360 @@
+//! A host in memory: domains as Xen would know them, rings without end, one store.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use xenstore_core::{Config, ConnId, DomId, Host, Server, UniqueId, Unreachable};
+
+/// The domain that may do everything.
+pub(crate) const TOOLSTACK: u16 = 0;
+/// The domain the store itself runs in.
+pub(crate) const STORE: u16 = 31;
+
+const HEADER: usize = 16;
+const PAYLOAD_MAX: usize = 4096;
+
+/// How the bytes are cut on their way; nothing may depend on it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cut {
+    /// Most bytes offered to the store at a time.
+    pub input: usize,
+    /// Most bytes taken from it at a time.
+    pub output: usize,
+}
+
+/// The cuts every conversation is held with.
+pub(crate) const CUTS: [Cut; 3] = [
+    Cut { input: 1024, output: 1024 },
+    Cut { input: 1, output: 1024 },
+    Cut { input: 13, output: 5 },
+];
+
+/// What a guest received: one frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Frame {
+    pub kind: u32,
+    pub req_id: u32,
+    pub tx_id: u32,
+    pub payload: Vec<u8>,
+}
+
+/// A request still without its answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Open {
+    pub kind: u32,
+    pub req_id: u32,
+    pub tx_id: u32,
+}
+
+/// One domain's end of its ring.
+#[derive(Default)]
+pub(crate) struct Ring {
+    pub conn: Option<ConnId>,
+    pub input: VecDeque<u8>,
+    output: Vec<u8>,
+    pub inbox: VecDeque<Frame>,
+    pub open: VecDeque<Open>,
+    /// The guest does not read: not a byte fits.
+    pub stopped: bool,
+    /// The ring's error field.
+    pub error: u32,
+    /// The ring's feature field.
+    pub features: u32,
+    next_req_id: u32,
+}
+
+impl Ring {
+    /// Nobody serves this ring any longer: what was under way is lost.
+    fn cut_off(&mut self) {
+        self.input.clear();
+        self.output.clear();
+        self.open.clear();
+    }
+
+    /// Splits what arrived into frames.
+    fn unpack(&mut self) -> Result<(), String> {
+        while let Some(header) = self.output.first_chunk::<HEADER>() {
+            let field = |at: usize| {
+                let bytes = [header[at], header[at + 1], header[at + 2], header[at + 3]];
+                u32::from_le_bytes(bytes)
+            };
+            let (kind, req_id, tx_id, len) = (field(0), field(4), field(8), field(12) as usize);
+            if len > PAYLOAD_MAX {
+                return Err(format!("the store sent a frame of {len} bytes"));
+            }
+            if self.output.len() < HEADER + len {
+                break;
+            }
+            let payload = self.output[HEADER..HEADER + len].to_vec();
+            self.output.drain(..HEADER + len);
+            self.inbox.push_back(Frame { kind, req_id, tx_id, payload });
+        }
+        Ok(())
+    }
+}
+
+/// What only the outside can do, done in memory.
+#[derive(Default)]
+pub(crate) struct Outside {
+    pub rings: BTreeMap<u16, Ring>,
+    /// The domains Xen knows.
+    pub domains: BTreeMap<u16, UniqueId>,
+    pub unmappable: BTreeSet<u16>,
+    pub memory_is_low: bool,
+    pub printed: String,
+    next_identity: u64,
+    /// What the store asked of the outside and must not.
+    faults: Vec<String>,
+}
+
+impl Outside {
+    fn create(&mut self, domain: u16) -> UniqueId {
+        self.next_identity += 1;
+        let identity = UniqueId(self.next_identity);
+        self.domains.insert(domain, identity);
+        identity
+    }
+}
+
+impl Host for Outside {
+    fn identify(&mut self, domain: DomId) -> Option<UniqueId> {
+        self.domains.get(&domain.0).copied()
+    }
+
+    fn introduce(
+        &mut self,
+        conn: ConnId,
+        domain: DomId,
+        _gfn: u64,
+        port: u32,
+        features: u32,
+    ) -> Result<(), Unreachable> {
+        let domain = domain.0;
+        let known = self.domains.contains_key(&domain);
+        if !known || port == 0 || self.unmappable.contains(&domain) {
+            return Err(Unreachable);
+        }
+        let ring = self.rings.entry(domain).or_default();
+        if ring.conn.is_some() {
+            self.faults.push(format!("domain {domain} introduced twice without a release"));
+        }
+        ring.cut_off();
+        ring.conn = Some(conn);
+        ring.features = features;
+        ring.error = 0;
+        Ok(())
+    }
+
+    fn reintroduce(
+        &mut self,
+        conn: ConnId,
+        domain: DomId,
+        port: u32,
+        _features: u32,
+    ) -> Result<(), Unreachable> {
+        let domain = domain.0;
+        let Some(ring) = self.rings.get_mut(&domain).filter(|ring| ring.conn == Some(conn)) else {
+            self.faults.push(format!("domain {domain} reintroduced without an introduction"));
+            return Err(Unreachable);
+        };
+        if port == 0 {
+            return Err(Unreachable);
+        }
+        ring.cut_off();
+        ring.error = 0;
+        Ok(())
+    }
+
+    fn release(&mut self, conn: ConnId, domain: DomId) {
+        let domain = domain.0;
+        match self.rings.get_mut(&domain) {
+            Some(ring) if ring.conn == Some(conn) => {
+                ring.cut_off();
+                ring.conn = None;
+            }
+            _ => self.faults.push(format!("domain {domain} released without a ring")),
+        }
+    }
+
+    fn memory_is_low(&self) -> bool {
+        self.memory_is_low
+    }
+
+    fn print(&mut self, text: &str) {
+        self.printed.push_str(text);
+        self.printed.push('\n');
+    }
+}
+
+/// The store and everybody around it.
+pub(crate) struct World {
+    pub server: Server,
+    pub outside: Outside,
+    cut: Cut,
+}
+
+impl World {
+    /// A store with the toolstack connected, before any request.
+    pub(crate) fn new(cut: Cut) -> Self {
+        let mut outside = Outside::default();
+        let mut server = Server::new(config());
+        outside.create(STORE);
+        let identity = outside.create(TOOLSTACK);
+        let conn = server.connect(DomId(TOOLSTACK), identity);
+        let ring = Ring { conn: Some(conn), features: 15, ..Ring::default() };
+        outside.rings.insert(TOOLSTACK, ring);
+        Self { server, outside, cut }
+    }
+
+    pub(crate) fn ring(&mut self, domain: u16) -> &mut Ring {
+        self.outside.rings.entry(domain).or_default()
+    }
+
+    /// Puts a whole request into the ring of `domain` and remembers that it wants an answer.
+    pub(crate) fn ask(&mut self, domain: u16, open: Open, len: u32, payload: &[u8]) {
+        let fields = [open.kind, open.req_id, open.tx_id, len];
+        let header: Vec<u8> = fields.into_iter().flat_map(u32::to_le_bytes).collect();
+        self.put(domain, &header);
+        self.put(domain, payload);
+        self.ring(domain).open.push_back(open);
+    }
+
+    /// A request id that `domain` has not used lately.
+    pub(crate) fn fresh_req_id(&mut self, domain: u16) -> u32 {
+        let ring = self.ring(domain);
+        ring.next_req_id = ring.next_req_id.wrapping_add(0x0101_0101);
+        ring.next_req_id
+    }
+
+    /// Puts bytes into the ring of `domain`; nowhere, if nobody serves it.
+    pub(crate) fn put(&mut self, domain: u16, bytes: &[u8]) {
+        let ring = self.ring(domain);
+        if ring.conn.is_some() && ring.error == 0 {
+            ring.input.extend(bytes);
+        }
+    }
+
+    /// Serves every ring until nothing moves any more, as the image's main loop does.
+    pub(crate) fn settle(&mut self) -> Result<(), String> {
+        let domains: Vec<u16> = self.outside.rings.keys().copied().collect();
+        for domain in domains {
+            self.serve(domain)?;
+        }
+        let mut rounds = 0_u32;
+        while let Some(conn) = self.server.next_ready() {
+            rounds += 1;
+            if rounds > 1_000_000 {
+                return Err("the store never comes to rest".to_owned());
+            }
+            let owner = self.outside.rings.iter().find(|(_, ring)| ring.conn == Some(conn));
+            if let Some((&domain, _)) = owner {
+                self.drain(domain)?;
+                self.serve(domain)?;
+            }
+        }
+        match self.outside.faults.first() {
+            Some(fault) => Err(fault.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// Offers the store what the ring holds.
+    fn serve(&mut self, domain: u16) -> Result<(), String> {
+        loop {
+            let cut = self.cut.input;
+            let ring = self.ring(domain);
+            let Some(conn) = ring.conn.filter(|_| ring.error == 0) else { break };
+            let offered: Vec<u8> = ring.input.iter().take(cut).copied().collect();
+            if offered.is_empty() {
+                break;
+            }
+            match self.server.receive(conn, &offered, &mut self.outside) {
+                Ok(0) => break,
+                Ok(taken) if taken > offered.len() => {
+                    return Err(format!("took {taken} of {} bytes", offered.len()));
+                }
+                Ok(taken) => drop(self.ring(domain).input.drain(..taken)),
+                Err(_) => self.give_up(domain, 3),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what the store has for the ring.
+    fn drain(&mut self, domain: u16) -> Result<(), String> {
+        let cut = self.cut.output;
+        let Some(ring) = self.outside.rings.get_mut(&domain) else { return Ok(()) };
+        let Some(conn) = ring.conn.filter(|_| ring.error == 0 && !ring.stopped) else {
+            return Ok(());
+        };
+        while let Some(chunk) = self.server.transmit(conn) {
+            if chunk.is_empty() {
+                return Err("transmit gave an empty chunk".to_owned());
+            }
+            let taken = chunk.len().min(cut);
+            ring.output.extend(&chunk[..taken]);
+            self.server.sent(conn, taken);
+        }
+        ring.unpack()
+    }
+
+    /// The ring broke the protocol: no more service, and the reason in its error field.
+    pub(crate) fn give_up(&mut self, domain: u16, error: u32) {
+        let ring = self.ring(domain);
+        let Some(conn) = ring.conn else { return };
+        ring.cut_off();
+        ring.error = error;
+        self.server.ignore(conn);
+    }
+
+    /// The guest asked for a fresh connection.
+    pub(crate) fn reconnect(&mut self, domain: u16) {
+        let ring = self.ring(domain);
+        let Some(conn) = ring.conn else { return };
+        ring.cut_off();
+        self.server.reset(conn);
+    }
+
+    /// The guest reads again, and says so.
+    pub(crate) fn read_again(&mut self, domain: u16) -> Result<(), String> {
+        self.ring(domain).stopped = false;
+        self.drain(domain)?;
+        self.settle()
+    }
+
+    pub(crate) fn create(&mut self, domain: u16) {
+        self.outside.create(domain);
+    }
+
+    /// Domains vanish, and Xen says that something changed.
+    pub(crate) fn destroy(&mut self, domains: &[u16]) {
+        for domain in domains {
+            self.outside.domains.remove(domain);
+        }
+        self.notice(&[]);
+    }
+
+    /// Others have the domains' numbers before anybody looked.
+    pub(crate) fn replace(&mut self, domains: &[u16]) {
+        for &domain in domains {
+            self.outside.create(domain);
+        }
+        self.notice(&[]);
+    }
+
+    /// What the image does on VIRQ_DOM_EXC.
+    pub(crate) fn notice(&mut self, shut_down: &[u16]) {
+        let known: Vec<_> = self.server.domains().collect();
+        for (domain, identity) in known {
+            if self.outside.identify(domain) != Some(identity) {
+                self.server.gone(domain, &mut self.outside);
+            } else if shut_down.contains(&domain.0) {
+                self.server.shut_down(domain);
+            }
+        }
+        self.server.settle();
+    }
+}
+
+fn config() -> Config {
+    Config { privileged: DomId(TOOLSTACK), store: DomId(STORE), version: "test" }
+}
