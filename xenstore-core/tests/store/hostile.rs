@@ -159,6 +159,32 @@ fn run(world: &mut World, one: &Move) -> Result<(), String> {
     Ok(())
 }
 
+/// The events that wait for one who does not read are few, and still say where to look.
+#[test]
+fn a_slow_reader_costs_little_and_misses_nothing() {
+    let mut world = World::new(CUTS[0]);
+    world.create(1);
+    introduce(&mut world, 1).expect("an introduction");
+    expect(&mut world, 1, 4, b"data\0t\0", b"OK\0").expect("a watch");
+    world.ring(1).stopped = true;
+    let written = 3000;
+    for i in 0..written {
+        let payload = format!("/local/domain/1/data/k{i}\0v");
+        expect(&mut world, 0, 11, payload.as_bytes(), b"OK\0").expect("nobody else waits");
+    }
+    world.read_again(1).expect("the store keeps its promises");
+    let events: Vec<_> = world.ring(1).inbox.drain(..).map(|frame| frame.payload).collect();
+    assert!(events.len() < written / 10, "{} events were kept for it", events.len());
+    for i in 0..written {
+        let own = format!("data/k{i}\0t\0").into_bytes();
+        let told = events.contains(&own) || events.contains(&b"data\0t\0".to_vec());
+        assert!(told, "nothing tells of k{i}");
+    }
+    expect(&mut world, 0, 11, b"/local/domain/1/data/k7\0w", b"OK\0").expect("a write");
+    let last = world.ring(1).inbox.pop_front().expect("an event");
+    assert_eq!(last.payload, b"data/k7\0t\0", "after that, each change by its name");
+}
+
 proptest! {
     #![proptest_config(Config { failure_persistence: None, ..Config::default() })]
 
