@@ -20,7 +20,7 @@ use crate::options::{EventAbi, Hypercalls, Options};
 
 /// Bytes of memory behind the image below which nothing useful can be done: a store that has just
 /// started uses a small part of it, the rest is a reserve that it does not give to guests.
-const LEAST_MEMORY: u64 = 512 * 1024;
+const LEAST_MEMORY: u64 = 1024 * 1024;
 
 /// The version of the image.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

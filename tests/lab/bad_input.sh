@@ -14,7 +14,7 @@ stops() {
 }
 
 say "images that cannot run"
-stops little-memory "too few" "memory=1" "maxmem=1"
+stops little-memory "too few" "memory=2" "maxmem=2"
 stops bad-events 'events wants fifo or 2l, not "3l"' 'extra="events=3l"'
 stops no-event "event wants a port number, and nothing follows it" 'extra="--event"'
 

@@ -144,7 +144,10 @@ store_console() {
     cat /var/log/xen/console/guest-Xenstore.log
 }
 
-# store_heap: prints how many bytes of its heap the store's domain uses.
+# store_heap: prints how many bytes of its heap the store's domain used when the last guest went.
 store_heap() {
-    xenstore-control memreport | sed -n 's/.*heap.* \([0-9]*\) bytes in use.*/\1/p'
+    # Its console may lag behind the guest's disappearance.
+    sleep 2
+    sed -n 's/.*is gone; \([0-9]*\) bytes in use.*/\1/p' /var/log/xen/console/guest-Xenstore.log |
+        tail -n 1
 }
