@@ -1,5 +1,5 @@
 # Bad input is named, and a guest that breaks the protocol harms itself alone.
-# lab: --store stubdom --memory 8 --maxmem 16 --timeout 300
+# lab: --store stubdom --memory 8 --maxmem 16 --timeout 900
 . /lab/lib.sh
 
 # stops NAME TEXT SETTING...: a domain with these settings says that and ends.
@@ -8,7 +8,7 @@ stops() {
     shift 2
     expect "xl create $name" xl create -q /etc/xen/stubdom.cfg "name=\"$name\"" "$@"
     id=$(domid "$name")
-    eventually 20 crashed "$name"
+    eventually 60 crashed "$name"
     expect "$name: says why" printed "$id" "$text"
     expect "$name: goes" xl destroy "$name"
 }
@@ -20,20 +20,20 @@ stops no-event "event wants a port number, and nothing follows it" 'extra="--eve
 
 say "a guest that behaves"
 expect "xl create" xl create -q /etc/xen/guest.cfg 'name="polite"'
-eventually 30 xenstore-exists "/local/domain/$(domid polite)/data/hello"
+eventually 60 xenstore-exists "/local/domain/$(domid polite)/data/hello"
 
 # offends NAME NUMBER: the guest breaks the protocol, sees this error in its ring, and nobody
 # else sees anything of it.
 offends() {
     expect "xl create $1" xl create -q /etc/xen/guest.cfg "name=\"$1\"" "extra=\"$1\""
     id=$(domid "$1")
-    eventually 30 printed "$id" "guest: ring error"
+    eventually 60 printed "$id" "guest: ring error"
     expect "$1: told in its ring, and no more answered" \
         printed "$id" "guest: ring error $2, 0 bytes of answer"
     expect "dom0 is served" xenstore-write /test/offence "$1"
     equal "and read" "$1" xenstore-read /test/offence
     expect "xl destroy" xl destroy "$1"
-    eventually 30 gone "$1" "$id"
+    eventually 60 gone "$1" "$id"
 }
 say "impossible indices"
 offends bad-index 2
@@ -43,4 +43,4 @@ offends oversize 3
 say "the one that behaves is served as ever"
 id=$(domid polite)
 expect "it obeys xl shutdown" xl shutdown -w polite
-eventually 20 gone polite "$id"
+eventually 60 gone polite "$id"

@@ -1,12 +1,12 @@
 # A crash says where it happened and leaves the domain to be looked at.
-# lab: --store c --timeout 180
+# lab: --store c --timeout 400
 . /lab/lib.sh
 
 crash() {
     name=$1
     expect "xl create with $name" xl create -q /etc/xen/stubdom.cfg "name=\"$name\"" "extra=\"$name\""
     id=$(domid "$name")
-    eventually 20 crashed "$name"
+    eventually 60 crashed "$name"
     sleep 3
     equal "it is not started again" "$id" domid "$name"
     expect "it stays crashed" crashed "$name"

@@ -1,11 +1,11 @@
 # In its other role the image is a domain among others, under the C xenstored.
-# lab: --store c --timeout 180
+# lab: --store c --timeout 400
 . /lab/lib.sh
 
 expect "xl creates it" xl create -q /etc/xen/stubdom.cfg
 id=$(domid stubdom)
 data=/local/domain/$id/data
-eventually 30 xenstore-exists "$data/uptime"
+eventually 60 xenstore-exists "$data/uptime"
 xenstore-ls "$data"
 equal "it says what it is" data xenstore-read "$data/role"
 expect "and its version" sh -c "xenstore-read $data/version | grep -x '[0-9]*[.][0-9]*[.][0-9]*'"
@@ -14,7 +14,7 @@ first=$(xenstore-read "$data/uptime")
 later() {
     [ "$(xenstore-read "$data/uptime")" -gt "$first" ]
 }
-eventually 30 later
+eventually 60 later
 
 expect "it obeys xl shutdown" xl shutdown -w stubdom
-eventually 20 gone stubdom "$id"
+eventually 60 gone stubdom "$id"

@@ -1,5 +1,5 @@
 # The store works with 2-level events.
-# lab: --store stubdom --memory 8 --maxmem 16 --param events=2l --timeout 420
+# lab: --store stubdom --memory 8 --maxmem 16 --param events=2l --timeout 900
 . /lab/lib.sh
 
 printed "$(xenstore-read /tool/xenstored/domid)" "TwoLevel events" ||

@@ -1,5 +1,5 @@
 # The store works with FIFO events.
-# lab: --store stubdom --memory 8 --maxmem 16 --param events=fifo --timeout 420
+# lab: --store stubdom --memory 8 --maxmem 16 --param events=fifo --timeout 900
 . /lab/lib.sh
 
 printed "$(xenstore-read /tool/xenstored/domid)" "Fifo events" ||

@@ -15,10 +15,10 @@ fail() {
     exit 1
 }
 
-# patiently COMMAND...: runs it, a program for a minute at most.
+# patiently COMMAND...: runs it, a program for two minutes at most.
 patiently() {
     case $(command -v "$1") in
-    /*) timeout 60 "$@" ;;
+    /*) timeout 120 "$@" ;;
     *) "$@" ;;
     esac
 }
@@ -70,24 +70,24 @@ eventually() {
             echo "$output"
             fail "not within $seconds s: \`$*\`"
         fi
-        sleep 0.5
+        sleep 1
     done
     echo "ok: $*"
 }
 
 # domid NAME: prints a domain's number.
 domid() {
-    timeout 60 xl domid "$1"
+    timeout 120 xl domid "$1"
 }
 
 # listed NAME: whether xl lists a domain of that name.
 listed() {
-    timeout 60 xl list | awk -v name="$1" '$1 == name { found = 1 } END { exit !found }'
+    timeout 120 xl list | awk -v name="$1" '$1 == name { found = 1 } END { exit !found }'
 }
 
 # state NAME: prints the domain's state as in `xl list`, or nothing.
 state() {
-    timeout 60 xl list | awk -v name="$1" '$1 == name { print $5 }'
+    timeout 120 xl list | awk -v name="$1" '$1 == name { print $5 }'
 }
 
 # crashed NAME: whether the domain stands there as crashed.
@@ -144,10 +144,8 @@ store_console() {
     cat /var/log/xen/console/guest-Xenstore.log
 }
 
-# store_heap: prints how many bytes of its heap the store's domain used when the last guest went.
+# store_heap DOMID: prints how many bytes of its heap the store's domain used when that domain
+# had gone; the store says so on its console.
 store_heap() {
-    # Its console may lag behind the guest's disappearance.
-    sleep 2
-    sed -n 's/.*is gone; \([0-9]*\) bytes in use.*/\1/p' /var/log/xen/console/guest-Xenstore.log |
-        tail -n 1
+    store_console | sed -n "s/^domain $1 is gone; \\([0-9]*\\) bytes in use.*/\\1/p"
 }

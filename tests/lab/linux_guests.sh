@@ -1,5 +1,5 @@
 # Stock Linux guests, started at once, live with the store and leave nothing behind.
-# lab: --store stubdom --memory 8 --maxmem 16 --timeout 420
+# lab: --store stubdom --memory 8 --maxmem 16 --timeout 900
 . /lab/lib.sh
 
 : "${GUESTS:=g1 g2 g3}"
@@ -15,7 +15,7 @@ for creation in $creations; do
     wait "$creation" || fail "xl create ended with status $?"
 done
 # shellcheck disable=SC2086
-ready 150 $GUESTS
+ready 400 $GUESTS
 
 say "each has a node of its own"
 for guest in $GUESTS; do
@@ -44,7 +44,7 @@ for guest in $GUESTS; do
     id=$(domid "$guest")
     # shellcheck disable=SC2086
     expect "xl $way $guest" xl $way "$guest"
-    eventually 30 gone "$guest" "$id"
+    eventually 60 gone "$guest" "$id"
     ids="$ids $id"
     case $way in
     destroy) way="shutdown -w" ;;

@@ -1,5 +1,5 @@
 # Xen's own command line tools find in the stub the Xenstore they know.
-# lab: --store stubdom --memory 8 --timeout 240
+# lab: --store stubdom --memory 8 --timeout 400
 . /lab/lib.sh
 
 say "the host came up"
@@ -54,7 +54,7 @@ equal "down to each leaf" "(n0,r3)" \
 
 say "watches"
 xenstore-watch -n 4 /test/watched >/tmp/events &
-eventually 10 grep -qx /test/watched /tmp/events
+eventually 60 grep -qx /test/watched /tmp/events
 xenstore-write /test/watched/deep/down 1
 xenstore-write /test/elsewhere 1
 xenstore-write /test/watched 2
@@ -68,5 +68,5 @@ refuse "and gone" "couldn't read" xenstore-read /test/x
 
 if [ "$STORE" = stubdom ]; then
     say "the store's console"
-    eventually 10 grep -q serving /var/log/xen/console/guest-Xenstore.log
+    eventually 60 grep -q serving /var/log/xen/console/guest-Xenstore.log
 fi

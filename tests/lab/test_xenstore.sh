@@ -1,5 +1,5 @@
 # Xen's own test-xenstore passes: twelve cases, fifty times each.
-# lab: --store stubdom --memory 8 --maxmem 16 --timeout 240
+# lab: --store stubdom --memory 8 --maxmem 16 --timeout 400
 . /lab/lib.sh
 
 test-xenstore -i 50 >/tmp/results 2>&1 || {

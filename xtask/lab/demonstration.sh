@@ -1,5 +1,5 @@
 # What `cargo xtask run` shows.
-# lab: --store stubdom --memory 8 --maxmem 16 --timeout 300
+# lab: --store stubdom --memory 8 --maxmem 16 --timeout 600
 . /lab/lib.sh
 
 show() {
@@ -20,7 +20,7 @@ show xenstore-ls -f /tool
 say "A stock Debian Linux becomes a guest; xl writes its nodes into the store."
 show xl create /etc/xen/linux.cfg
 guest=$(domid linux)
-ready 90 linux
+ready 300 linux
 show xl list
 
 say "What the store holds for it:"

@@ -24,7 +24,7 @@ stty -F /dev/ttyS1 -opost
 diagnose() {
     echo "-- what the host looked like then"
     timeout 10 xl list
-    for log in /var/log/xen/*.log /var/log/xen/console/*.log; do
+    for log in /var/log/xen/*.log /var/log/xen/console/guest-*.log; do
         [ -s "$log" ] || continue
         echo "-- $log"
         tail -n 15 "$log"

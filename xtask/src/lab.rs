@@ -48,7 +48,7 @@ pub(crate) struct Config {
     #[arg(long, value_name = "STR")]
     pub(crate) param: Vec<String>,
     /// Seconds until the lab is given up
-    #[arg(long, value_name = "S", default_value_t = 300)]
+    #[arg(long, value_name = "S", default_value_t = 600)]
     pub(crate) timeout: u64,
     /// What executes the machine's instructions
     #[arg(long, value_enum, default_value = "tcg")]

@@ -32,7 +32,7 @@ pub(crate) struct Machine {
 }
 
 const XEN: &str = "console=com1 com1=115200,8n1 dom0_mem=640M,max:640M loglvl=all \
-                   guest_loglvl=all";
+                   guest_loglvl=all conring_size=512k";
 const LINUX: &str = "console=hvc0 root=/dev/ram0 panic=1 quiet loglevel=4";
 
 impl Machine {
