@@ -214,6 +214,9 @@ impl Model {
         let made = made.map(|path| Touched { path, exact: false });
         // What was made and removed inside leaves nothing to tell.
         let lasting = |t: &Touched| before.contains_key(&t.path) || self.tree.contains_key(&t.path);
+        // What was made on the way, removed with its parent and made on the way again, was only
+        // ever made on the way.
+        let is_detour = |t: &Touched| t.exact && !before.contains_key(&t.path);
         let possible = touched.iter().filter(|t| lasting(t)).cloned().chain(made);
         let possible: BTreeSet<Touched> = possible.collect();
         for domain in self.lives.keys() {
@@ -225,9 +228,15 @@ impl Model {
                 may.extend(possible.iter().filter(heard).map(|t| watch.event(&t.path)));
                 let sure = |t: &&Touched| match *domain {
                     0 => true,
+                    // What went with its parent is told to those who could read it.
+                    _ if t.exact && !reference::is_readable(before, caller, &t.path) => false,
                     _ => reference::is_readable(&self.tree, caller, &t.path),
                 };
-                let sure = touched.iter().filter(|t| lasting(t)).filter(heard).filter(sure);
+                let sure = touched
+                    .iter()
+                    .filter(|t| lasting(t) && !is_detour(t))
+                    .filter(heard)
+                    .filter(sure);
                 must.extend(sure.map(|t| watch.event(&t.path)));
             }
             let told = got.told.get(domain).cloned().unwrap_or_default();
