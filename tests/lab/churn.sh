@@ -10,7 +10,7 @@ round() {
     if [ $(($1 % 2)) -eq 0 ]; then
         xl destroy churn
     else
-        xl shutdown -w churn
+        xl shutdown -w churn >/dev/null
     fi
     eventually 60 gone churn "$id"
 }

@@ -9,7 +9,7 @@ show() {
 
 show_in_guest() {
     echo "   guest \$ $*"
-    in_guest linux "$@" 2>&1 | sed 's/^/   /'
+    in_guest linux "$@" 2>&1 | sed -n 's/^./   &/p'
 }
 
 say "This is dom0 of a Xen host. No xenstored runs here: Xenstore is a domain of its own,"
@@ -19,6 +19,7 @@ show xenstore-ls -f /tool
 
 say "A stock Debian Linux becomes a guest; xl writes its nodes into the store."
 show xl create /etc/xen/linux.cfg
+echo "   It boots, on an emulated processor in an emulated processor: some 20 s."
 guest=$(domid linux)
 ready 300 linux
 show xl list
@@ -35,7 +36,7 @@ show xenstore-write "/local/domain/$guest/data/answer" "hello from dom0"
 show_in_guest xenstore-read data/answer
 
 say "What belongs to others, the guest is refused:"
-show_in_guest xenstore-read /local/domain/0/name
+show_in_guest xenstore-ls /local/domain/0
 show_in_guest xenstore-write /local/domain/0/name mine
 
 if [ "$STORE" = stubdom ]; then
