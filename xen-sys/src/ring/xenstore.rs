@@ -4,7 +4,7 @@
 //! One event channel serves both directions, and there is no way to ask for fewer events:
 //! each end notifies the other after it consumed or produced, never without.
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{Ordering, fence};
 
 use bitflags::bitflags;
 use embedded_io::{ErrorType, Read, ReadReady, Write, WriteReady};
@@ -130,14 +130,29 @@ impl<P: Shared> Server<P> {
         self.responses.room(Region::of(&self.page))
     }
 
-    /// Writes as many bytes of responses as fit now; tells how many.
+    /// Writes as many bytes of responses as fit; tells how many. If those are not all, the
+    /// client will notify when it has made room.
+    ///
+    /// A client notifies of room only if it sees the ring full after it has read from it. It may
+    /// have looked just before this end filled the ring, so the ring counts as full only if
+    /// it still is once the index is out: one of the two sees the other.
     ///
     /// # Errors
     /// [`BadIndex`] if the client's index is impossible.
     #[inline]
     pub fn write(&mut self, bytes: &[u8]) -> Result<usize, BadIndex> {
-        let count = self.responses.write(Region::of(&self.page), bytes)?;
+        let region = Region::of(&self.page);
+        let mut count = self.responses.write(region, bytes)?;
         self.moved |= count > 0;
+        while count < bytes.len() {
+            fence(Ordering::SeqCst);
+            let more = self.responses.write(region, &bytes[count..])?;
+            if more == 0 {
+                break;
+            }
+            self.moved = true;
+            count += more;
+        }
         Ok(count)
     }
 
@@ -336,12 +351,16 @@ impl<P: Shared, W: FnMut(), N: FnMut()> WriteReady for Blocking<P, W, N> {
 #[expect(clippy::cast_possible_truncation, reason = "test data is small, or meant to wrap")]
 mod tests {
     use core::cell::{Cell, RefCell};
+    use core::sync::atomic::AtomicBool;
 
     use super::*;
     use crate::page::{OwnPages, PAGE_SIZE};
 
     /// A second handle to a page, as the other end has one.
     struct Also(core::ptr::NonNull<u8>);
+
+    // SAFETY: an address; what it leads to is only touched as shared memory is.
+    unsafe impl Sync for Also {}
 
     // SAFETY: used while the `OwnPages` it came from lives.
     unsafe impl Shared for Also {
@@ -376,6 +395,59 @@ mod tests {
         assert_eq!(server.client_port(), None);
         region.word(EVTCHN_PORT).store(9, Ordering::Relaxed);
         assert_eq!(server.client_port(), Some(Port(9)));
+    }
+
+    /// A client that reads as Linux does (drivers/xen/xenbus/xenbus_comms.c): it notifies of room
+    /// only if the ring is full as it sees it. Each end sleeps without a notification.
+    #[test]
+    fn no_notification_of_room_is_missed() {
+        const TOTAL: u32 = 4 << 20;
+        let (mut server, client) = pair();
+        let [cons, prod] = [2056, 2060].map(|offset| Region::of(&client.page).word(offset));
+        let (room, news) = (AtomicBool::new(false), AtomicBool::new(true));
+        let patience = std::time::Duration::from_secs(20);
+
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut read = 0u32;
+                let mut size = 0;
+                while read < TOTAL {
+                    let waiting = prod.load(Ordering::Acquire).wrapping_sub(read);
+                    if waiting == 0 {
+                        if !news.swap(false, Ordering::AcqRel) {
+                            std::thread::yield_now();
+                        }
+                        continue;
+                    }
+                    // A header, then a payload, and so on: pieces of all sizes.
+                    size = (size + 37) % 500 + 1;
+                    let before = read;
+                    read += waiting.min(size);
+                    cons.store(read, Ordering::SeqCst);
+                    fence(Ordering::SeqCst);
+                    if prod.load(Ordering::SeqCst).wrapping_sub(before) >= 1024 {
+                        room.store(true, Ordering::Release);
+                    }
+                }
+            });
+            let message = [0; 4112];
+            let mut sent = 0;
+            while sent < TOTAL as usize {
+                let len = message.len().min(TOTAL as usize - sent);
+                let count = server.write(&message[..len]).unwrap();
+                sent += count;
+                news.store(true, Ordering::Release);
+                let asleep = std::time::Instant::now();
+                while count < len && !room.swap(false, Ordering::AcqRel) {
+                    // Let the client end before this fails, so that it fails and does not hang.
+                    if asleep.elapsed() > patience {
+                        prod.store(TOTAL, Ordering::Release);
+                        panic!("asleep after {sent} bytes, and nobody will notify");
+                    }
+                    core::hint::spin_loop();
+                }
+            }
+        });
     }
 
     #[test]
