@@ -405,7 +405,7 @@ mod tests {
         let (mut server, client) = pair();
         let [cons, prod] = [2056, 2060].map(|offset| Region::of(&client.page).word(offset));
         let (room, news) = (AtomicBool::new(false), AtomicBool::new(true));
-        let patience = std::time::Duration::from_secs(20);
+        let patience = core::time::Duration::from_secs(20);
 
         std::thread::scope(|scope| {
             scope.spawn(|| {
