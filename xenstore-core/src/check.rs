@@ -3,25 +3,13 @@
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
-use alloc::rc::Rc;
 use alloc::string::String;
 
 use crate::announce::Audience;
 use crate::change::charge_of;
-use crate::path::Path;
 use crate::perms::Who;
 use crate::store::Store;
-use crate::tree::{Node, Step, Tree, Walk};
-
-/// Calls for every node with its path and its parent.
-pub(crate) fn for_each_node(tree: &Tree, mut each: impl FnMut(&[u8], &Node, Option<&Rc<Node>>)) {
-    let mut walk = Walk::new(Path::ROOT, tree.root());
-    while let Some(visit) = walk.next() {
-        if visit.step == Step::Enter {
-            each(visit.path, visit.node, visit.parent);
-        }
-    }
-}
+use crate::tree::for_each_node;
 
 /// What a domain should be charged with.
 #[derive(Default)]

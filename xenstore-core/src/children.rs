@@ -134,23 +134,24 @@ impl<V: Clone> Children<V> {
         }
     }
 
-    /// Returns the child at that place if neither it nor a chunk on the way is shared.
-    pub(crate) fn nth_unshared(&mut self, mut place: usize) -> Option<&mut V> {
-        let mut here = self;
-        loop {
-            match &mut here.part {
-                Part::Leaf(slots) => {
-                    return Rc::get_mut(slots)?.get_mut(place).map(|slot| &mut slot.child);
+    /// Drops these children level by level: what must be dropped next is added to `open`.
+    ///
+    /// `below` takes what is below a child that is about to be dropped. Chunks that a clone shares
+    /// are left to it, with all that is in them.
+    pub(crate) fn take_apart(
+        self,
+        open: &mut Vec<Self>,
+        mut below: impl FnMut(&mut V) -> Option<Self>,
+    ) {
+        match self.part {
+            Part::Leaf(mut slots) => {
+                if let Some(slots) = Rc::get_mut(&mut slots) {
+                    open.extend(slots.iter_mut().filter_map(|slot| below(&mut slot.child)));
                 }
-                Part::Inner(inner) => {
-                    let mut branches = Rc::get_mut(inner)?.branches.iter_mut();
-                    here = loop {
-                        let below = &mut branches.next()?.below;
-                        if place < below.len() {
-                            break below;
-                        }
-                        place -= below.len();
-                    };
+            }
+            Part::Inner(inner) => {
+                if let Ok(inner) = Rc::try_unwrap(inner) {
+                    open.extend(inner.branches.into_iter().map(|branch| branch.below));
                 }
             }
         }
@@ -316,7 +317,12 @@ impl<V: Clone> Inner<V> {
 
 /// Returns the place of the name, or where it belongs.
 fn position<V>(slots: &[Slot<V>], name: Name<'_>, tails: &impl Tails<V>) -> Result<usize, usize> {
-    let start = slots.partition_point(|slot| slot.key < name.key);
+    let start = first_not_below(slots, name.key, |slot| slot.key);
+    if name.key.is_whole() {
+        // No other name has this key.
+        let found = slots.get(start).is_some_and(|slot| slot.key == name.key);
+        return if found { Ok(start) } else { Err(start) };
+    }
     let alike = &slots[start..];
     let before = |slot: &Slot<V>| slot.key == name.key && tails.tail(&slot.child) < name.tail;
     let at = if name.tail.is_empty() { 0 } else { alike.partition_point(before) };
@@ -326,6 +332,18 @@ fn position<V>(slots: &[Slot<V>], name: Name<'_>, tails: &impl Tails<V>) -> Resu
         }
         _ => Err(start + at),
     }
+}
+
+/// Returns the place of the first entry whose key is not below this one.
+fn first_not_below<T>(entries: &[T], key: Key, key_of: impl Fn(&T) -> Key) -> usize {
+    let (mut start, mut len) = (0, entries.len());
+    while len > 0 {
+        let half = len / 2;
+        let below = entries.get(start + half).is_some_and(|entry| key_of(entry) < key);
+        start = if below { start + half + 1 } else { start };
+        len = if below { len - half - 1 } else { half };
+    }
+    start
 }
 
 /// Takes the right part off an overfull leaf; `at` is where it grew.

@@ -11,10 +11,10 @@
 //!
 //! | layer | modules | what it knows |
 //! | --- | --- | --- |
-//! | bytes | [`wire`], `number`, `path` | frames, numbers and paths, and what makes them legal |
+//! | bytes | [`wire`], `number`, `quota`, `path` | frames, numbers, limits and paths, and what is legal |
 //! | containers | `children`, `slab` | a persistent ordered map, a table of reused numbers |
-//! | the tree | `perms`, `tree`, `operation`, `change` | nodes, who may use them, what an operation changes |
-//! | domains | `quota`, `domain`, `store`, `transaction` | who owns what, what they use of it, commits |
+//! | the tree | `perms`, `tree`, `change` | nodes, who may use them, what follows from a change |
+//! | the store | `domain`, `operation`, `transaction`, `store` | who owns what and uses how much of it, operations, commits |
 //! | news | `watch`, `outbox`, `connection`, `announce` | who hears of a change, what waits to be sent |
 //! | the server | `request`, `reply`, `server`, `check` | messages, their rules, and the order of it all |
 //!

@@ -119,6 +119,9 @@ impl Judge<'_> {
         match op {
             PathOp::Node(path, op) => {
                 let reach = tree.reach(*path);
+                if reach.missing > 0 {
+                    path.judge()?;
+                }
                 match op {
                     NodeOp::Read => self.look(reach, Answer::Value),
                     NodeOp::Directory => self.look(reach, Answer::Names),
@@ -133,7 +136,14 @@ impl Judge<'_> {
                 }
             }
             PathOp::Perms(Place::Node(path), op) => {
+                if let PermsOp::Set(perms) = op {
+                    // Clients are told of this even before a malformed path.
+                    self.must_own_alive(perms)?;
+                }
                 let reach = tree.reach(*path);
+                if reach.missing > 0 {
+                    path.judge()?;
+                }
                 match op {
                     PermsOp::Show => self.look(reach, |node| self.shown(&node.perms)),
                     PermsOp::Set(perms) => self.set_perms(reach, perms),
@@ -219,7 +229,6 @@ impl Judge<'_> {
     }
 
     fn set_perms(&self, reach: Reach<'_>, perms: &Rc<Perms>) -> Result<(Answer, Change), Denial> {
-        self.must_own_alive(perms)?;
         let rights = reach.node.perms.rights(&self.subject);
         if reach.missing > 0 {
             return Err(if rights.write() { Error::Enoent } else { Error::Eacces }.into());

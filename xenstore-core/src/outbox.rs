@@ -58,6 +58,8 @@ pub(crate) struct Outbox {
     /// The number of the first of `events`; each further one has the next number.
     first: u32,
     replies: u32,
+    /// The most replies that waited at once.
+    most_replies: u32,
 }
 
 /// An event that waits.
@@ -87,6 +89,16 @@ impl Outbox {
     /// Returns how many replies wait.
     pub(crate) fn replies(&self) -> usize {
         self.replies as usize
+    }
+
+    /// Forgets how many replies waited at once, apart from those that do now.
+    pub(crate) fn forget_highest(&mut self) {
+        self.most_replies = self.replies;
+    }
+
+    /// Returns the most replies that waited at once.
+    pub(crate) fn most_replies(&self) -> usize {
+        self.most_replies as usize
     }
 
     /// Returns how many bytes wait.
@@ -119,6 +131,7 @@ impl Outbox {
         header.len = u32::try_from(len).unwrap_or(0).into();
         self.bytes[start..start + HEADER_SIZE].copy_from_slice(header.as_bytes());
         self.replies += 1;
+        self.most_replies = self.most_replies.max(self.replies);
         true
     }
 

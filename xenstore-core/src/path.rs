@@ -6,9 +6,11 @@ use crate::host::DomId;
 use crate::quota::{Denial, Quota};
 use crate::wire::Error;
 
-/// The absolute path of a node: `/`, or `/name` one or more times.
+/// An absolute path: a slash, and names with slashes between them.
 ///
-/// Every name is one or more of the characters that Xenstore allows (docs/misc/xenstore.txt).
+/// Having one tells that it begins with a slash, not that its names are legal. Where it leads to a
+/// node they are, because the names of nodes are; so only a path that leads to none need be
+/// [judged](Path::judge), and the usual request is spared that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Path<'a>(&'a [u8]);
 
@@ -18,8 +20,16 @@ impl<'a> Path<'a> {
 
     /// Takes bytes that were a path before, such as those kept by a transaction.
     pub(crate) fn trusted(bytes: &'a [u8]) -> Self {
-        debug_assert!(is_well_formed(bytes) && bytes[0] == b'/', "a kept path went bad");
+        debug_assert!(bytes.first() == Some(&b'/'), "a kept path went bad");
         Path(bytes)
+    }
+
+    /// Judges the names.
+    ///
+    /// # Errors
+    /// [`Error::Einval`] if one is empty or has a character that none may have.
+    pub(crate) fn judge(self) -> Result<(), Denial> {
+        if is_well_formed(self.0) { Ok(()) } else { Err(Error::Einval.into()) }
     }
 
     pub(crate) fn as_bytes(self) -> &'a [u8] {
@@ -84,12 +94,35 @@ impl<'a> Iterator for Names<'a> {
     type Item = Name<'a>;
 
     fn next(&mut self) -> Option<Name<'a>> {
-        let tail = self.rest.get(1..)?;
-        let end = tail.iter().position(|&byte| byte == b'/').unwrap_or(tail.len());
-        let (name, rest) = tail.split_at(end);
+        let (_, names) = self.rest.split_first()?;
+        // Most names are shorter than eight bytes: those are found, and made a key, at once.
+        let word = match names.first_chunk::<8>() {
+            Some(chunk) => u64::from_le_bytes(*chunk),
+            None => {
+                let mut chunk = [0; 8];
+                chunk[..names.len()].copy_from_slice(names);
+                u64::from_le_bytes(chunk)
+            }
+        };
+        let slashes = zero_bytes(word ^ u64::from_le_bytes([b'/'; 8]));
+        if slashes != 0 || names.len() < 8 {
+            let len = (slashes.trailing_zeros() as usize / 8).min(names.len());
+            let unused = u64::MAX >> (8 * len);
+            self.rest = &names[len..];
+            return Some(Name { key: Key::of(word.swap_bytes() & !unused, len), tail: &[] });
+        }
+        let end = names[8..].iter().position(|&byte| byte == b'/').unwrap_or(names.len() - 8);
+        let (name, rest) = names.split_at(8 + end);
         self.rest = rest;
-        Some(Name::new(name))
+        Some(Name { key: Key::of(word.swap_bytes(), 8), tail: &name[8..] })
     }
+}
+
+/// Returns a word whose lowest set bit is the highest bit of the lowest byte that is zero; 0 if none
+/// is.
+fn zero_bytes(word: u64) -> u64 {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    word.wrapping_sub(ONES) & !word & (ONES << 7)
 }
 
 /// The first eight bytes of a name as a number that sorts as the bytes do.
@@ -102,10 +135,25 @@ impl Key {
     /// The key of no name.
     pub(crate) const NONE: Self = Self(0);
 
+    /// A key that no legal name has, for one that ends in NUL: such a one would look like the same
+    /// without.
+    const ILLEGAL: Self = Self(1);
+
+    /// Returns the key of a name that has `len` of its bytes in this word, high ones first.
+    fn of(word: u64, len: usize) -> Self {
+        let key = Self(word);
+        if key.len() == len { key } else { Self::ILLEGAL }
+    }
+
     /// Appends the bytes that the key stands for.
     pub(crate) fn extend(self, out: &mut Vec<u8>) {
         let bytes = self.0.to_be_bytes();
         out.extend_from_slice(&bytes[..self.len()]);
+    }
+
+    /// Whether the key is all of any name that has it.
+    pub(crate) fn is_whole(self) -> bool {
+        self.0 & 0xff == 0
     }
 
     /// Returns how many bytes the key stands for: no name holds a NUL.
@@ -124,14 +172,11 @@ pub(crate) struct Name<'a> {
 impl<'a> Name<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
         if let Some((head, tail)) = bytes.split_first_chunk::<8>() {
-            return Name { key: Key(u64::from_be_bytes(*head)), tail };
+            return Name { key: Key::of(u64::from_be_bytes(*head), 8), tail };
         }
-        let mut key = 0;
-        for &byte in bytes {
-            key = key << 8 | u64::from(byte);
-        }
-        let unused = 8 * (8 - bytes.len());
-        Name { key: Key(key.checked_shl(unused.try_into().unwrap_or(0)).unwrap_or(0)), tail: &[] }
+        let mut chunk = [0; 8];
+        chunk[..bytes.len()].copy_from_slice(bytes);
+        Name { key: Key::of(u64::from_be_bytes(chunk), bytes.len()), tail: &[] }
     }
 
     /// Returns how many bytes the name has.
@@ -178,40 +223,43 @@ pub(crate) struct WatchPath<'a> {
 
 /// Who names a path, and what binds them.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Namer {
-    /// The domain whose home relative paths begin at.
-    pub(crate) home: DomId,
+pub(crate) struct Namer<'h> {
+    /// The home where relative paths begin, with a slash at its end.
+    pub(crate) home: &'h [u8],
     /// The most bytes that a path may have below `/local/domain/N/`; `None` for no limit.
     pub(crate) longest: Option<u32>,
 }
 
-impl Namer {
+impl Namer<'_> {
     /// Reads the path of a node of the tree; `scratch` holds it where it was relative.
     ///
     /// # Errors
-    /// [`Error::Einval`] if it is malformed, too long, or begins with `@`.
+    /// [`Error::Einval`] if it is empty, too long, or begins with `@`.
     pub(crate) fn node<'a>(
         self,
         raw: &'a [u8],
         scratch: &'a mut Vec<u8>,
     ) -> Result<Path<'a>, Denial> {
-        match self.place(raw, scratch)? {
-            Place::Node(path) => Ok(path),
-            Place::Special(_) => Err(Error::Einval.into()),
+        match self.complete(raw, scratch)? {
+            WatchPath { full: full @ [b'/', ..], .. } => Ok(Path(full)),
+            _ => Err(Error::Einval.into()),
         }
     }
 
     /// Reads the path of a node or of a special node.
     ///
     /// # Errors
-    /// [`Error::Einval`] if it is malformed or too long.
+    /// [`Error::Einval`] if it is empty or too long, or a malformed special name.
     pub(crate) fn place<'a>(
         self,
         raw: &'a [u8],
         scratch: &'a mut Vec<u8>,
     ) -> Result<Place<'a>, Denial> {
-        let WatchPath { full, .. } = self.watch(raw, scratch)?;
-        Ok(if full[0] == b'@' { Place::Special(full) } else { Place::Node(Path(full)) })
+        match self.complete(raw, scratch)?.full {
+            full @ [b'/', ..] => Ok(Place::Node(Path(full))),
+            name if is_well_formed(name) => Ok(Place::Special(name)),
+            _ => Err(Error::Einval.into()),
+        }
     }
 
     /// Reads a path to watch.
@@ -223,22 +271,30 @@ impl Namer {
         raw: &'a [u8],
         scratch: &'a mut Vec<u8>,
     ) -> Result<WatchPath<'a>, Denial> {
-        if !is_well_formed(raw) {
-            return Err(Error::Einval.into());
-        }
-        let (full, implied) = if matches!(raw[0], b'/' | b'@') {
-            (raw, 0)
-        } else {
-            scratch.clear();
-            extend_home(scratch, self.home);
-            scratch.push(b'/');
-            let implied = scratch.len();
-            scratch.extend_from_slice(raw);
-            (&scratch[..], implied)
+        let path = self.complete(raw, scratch)?;
+        if is_well_formed(path.full) { Ok(path) } else { Err(Error::Einval.into()) }
+    }
+
+    /// Makes a path absolute, and judges its length.
+    fn complete<'a>(
+        self,
+        raw: &'a [u8],
+        scratch: &'a mut Vec<u8>,
+    ) -> Result<WatchPath<'a>, Denial> {
+        let (full, implied) = match raw {
+            [] => return Err(Error::Einval.into()),
+            [b'/' | b'@', ..] => (raw, 0),
+            _ => {
+                scratch.clear();
+                scratch.extend_from_slice(self.home);
+                scratch.extend_from_slice(raw);
+                (&scratch[..], self.home.len())
+            }
         };
-        let local = if implied > 0 { raw.len() } else { local_len(full) };
-        match self.longest {
-            Some(longest) if local > longest as usize => Err(Quota::PathMax.into()),
+        match self.longest.map(|longest| longest as usize) {
+            Some(longest) if full.len() > longest && local_len(full) > longest => {
+                Err(Quota::PathMax.into())
+            }
             _ => Ok(WatchPath { full, implied }),
         }
     }
@@ -307,10 +363,14 @@ const LEGAL: [bool; 256] = {
 mod tests {
     use super::*;
 
-    const GUEST: Namer = Namer { home: DomId(7), longest: Some(2048) };
+    const GUEST: Namer<'_> = Namer { home: b"/local/domain/7/", longest: Some(2048) };
 
     fn parse(raw: &str) -> Result<Vec<u8>, Error> {
-        let path = GUEST.node(raw.as_bytes(), &mut Vec::new()).map(|path| path.as_bytes().to_vec());
+        let mut scratch = Vec::new();
+        let path = GUEST.node(raw.as_bytes(), &mut scratch).and_then(|path| {
+            path.judge()?;
+            Ok(path.as_bytes().to_vec())
+        });
         path.map_err(|denial| denial.error)
     }
 
@@ -338,7 +398,7 @@ mod tests {
         }
         assert!(parse(&format!("/{}", &longest[1..])).is_ok(), "2048 bytes elsewhere");
         assert!(parse(&format!("/{longest}")).is_err(), "2049 bytes elsewhere");
-        let free = Namer { home: DomId(0), longest: None };
+        let free = Namer { longest: None, ..GUEST };
         assert!(free.node(format!("/{longest}{longest}").as_bytes(), &mut Vec::new()).is_ok());
     }
 
@@ -353,6 +413,33 @@ mod tests {
         names[1].key.extend(&mut bytes);
         assert_eq!(bytes, b"backend-");
         assert_eq!(Path::ROOT.names().count(), 0);
+    }
+
+    #[test]
+    fn both_ways_to_split_agree() {
+        for path in
+            ["/a", "/abcdefg/b", "/abcdefgh", "/abcdefghi/x", "/a/b-c_d@e/ffffffffffffffff/g"]
+        {
+            let split: Vec<_> = Path(path.as_bytes()).names().collect();
+            let naive: Vec<_> =
+                path[1..].split('/').map(|name| Name::new(name.as_bytes())).collect();
+            assert_eq!(split, naive, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_name_with_a_nul_is_like_no_other() {
+        for path in ["/a\0", "/a\0/b", "/a\0b", "/abcdefg\0", "/abcdefg\0x", "/\0"] {
+            let legal = path.replace('\0', "");
+            let names = |path: &'static str| Path(path.as_bytes()).names().next();
+            let name = names(path).expect("there is a name");
+            assert_ne!(Some(name), Path(legal.as_bytes()).names().next(), "{path:?}");
+            assert!(
+                name.key == Key::ILLEGAL
+                    || name.tail.contains(&0)
+                    || name.key.0.to_be_bytes()[..name.key.len()].contains(&0)
+            );
+        }
     }
 
     #[test]

@@ -121,8 +121,8 @@ pub(crate) enum Request<'a> {
 
 /// What parsing must know of the client.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Client {
-    pub(crate) namer: Namer,
+pub(crate) struct Client<'h> {
+    pub(crate) namer: Namer<'h>,
     /// Whether it may limit a watch in depth.
     pub(crate) watch_depth: bool,
     /// The most permissions of one node; `None` for no limit.
@@ -137,7 +137,7 @@ impl<'a> Request<'a> {
     pub(crate) fn parse(
         op: Op,
         payload: &'a [u8],
-        client: Client,
+        client: Client<'_>,
         scratch: &'a mut Vec<u8>,
     ) -> Result<Self, Denial> {
         let strings = || Strings::of(payload);
@@ -191,14 +191,16 @@ impl<'a> Request<'a> {
     }
 }
 
-impl Client {
+impl Client<'_> {
     fn node<'a>(
         self,
         payload: &'a [u8],
         op: NodeOp<'a>,
         scratch: &'a mut Vec<u8>,
     ) -> Result<Request<'a>, Denial> {
-        let path = self.namer.node(only(payload)?, scratch)?;
+        // A NUL before the last is no legal character, and is found out with the others.
+        let [path @ .., 0] = payload else { return Err(Error::Einval.into()) };
+        let path = self.namer.node(path, scratch)?;
         Ok(Request::Path(PathOp::Node(path, op)))
     }
 
@@ -324,14 +326,22 @@ impl<'a> Strings<'a> {
 mod tests {
     use super::*;
 
-    const CLIENT: Client = Client {
-        namer: Namer { home: DomId(1), longest: Some(2048) },
+    const CLIENT: Client<'_> = Client {
+        namer: Namer { home: b"/local/domain/1/", longest: Some(2048) },
         watch_depth: true,
         permissions: Some(5),
     };
 
+    /// Returns what refuses a payload, in the request or in its path.
     fn error(op: Op, payload: &[u8]) -> Option<Error> {
-        Request::parse(op, payload, CLIENT, &mut Vec::new()).err().map(|denial| denial.error)
+        let mut scratch = Vec::new();
+        let judged = match Request::parse(op, payload, CLIENT, &mut scratch) {
+            Ok(Request::Path(PathOp::Node(path, _) | PathOp::Perms(Place::Node(path), _))) => {
+                path.judge()
+            }
+            other => other.map(|_| ()),
+        };
+        judged.err().map(|denial| denial.error)
     }
 
     #[test]
@@ -386,7 +396,7 @@ mod tests {
             assert_eq!(error(Op::SetPerms, perm), Some(Error::Einval), "{perm:?}");
         }
         let mut scratch = Vec::new();
-        let request = Request::parse(Op::SetPerms, b"/a/\0n0\0", CLIENT, &mut scratch);
+        let request = Request::parse(Op::SetPerms, b"@a/\0n0\0", CLIENT, &mut scratch);
         assert!(
             matches!(request, Ok(Request::SetPerms { place: Err(_), .. })),
             "a bad path waits for the owner to be judged: {request:?}"

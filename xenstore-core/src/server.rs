@@ -265,9 +265,6 @@ impl Server {
                     out.push(0);
                 });
             }
-            if let Some(domain) = store.domains.find_mut(connection.domain) {
-                domain.highest.raise(Quota::Outstanding, outbox.replies());
-            }
             if let Err(Denial { quota: Some(quota), .. }) = outcome {
                 store.count_refusal(connection.domain, quota);
             }
@@ -292,8 +289,10 @@ impl Server {
         let op = Op::from_wire(header.kind.get()).ok_or(Error::Enosys)?;
         let rules = rules(op).ok_or(Error::Enosys)?;
         let connection = self.audience.connections.find(conn).ok_or(Error::Einval)?;
-        let caller = self.store.caller(connection.domain).ok_or(Error::Einval)?;
-        if rules.caller == CallerRule::Privileged && !caller.subject.privileged {
+        let domain = self.store.domains.find(connection.domain).ok_or(Error::Einval)?;
+        let privileged = self.store.is_privileged(domain.id);
+        let caller = Caller { domain: domain.id, subject: domain.subject(privileged) };
+        if rules.caller == CallerRule::Privileged && !privileged {
             return Err(Error::Eacces.into());
         }
         let number = header.tx_id.get();
@@ -301,7 +300,13 @@ impl Server {
         if rules.transaction == TransactionRule::Checked && !open {
             return Err(Error::Enoent.into());
         }
-        let client = self.client(caller);
+        let limit =
+            |quota| Some(domain.limits.of(quota)).filter(|limit| !privileged && *limit != 0);
+        let client = Client {
+            namer: Namer { home: connection.home(), longest: limit(Quota::PathMax) },
+            watch_depth: domain.features.contains(Features::WATCH_DEPTH),
+            permissions: limit(Quota::NodePermissions),
+        };
         match Request::parse(op, payload, client, scratch)? {
             Request::Path(op) => self.path(conn, caller, number, &op, host),
             Request::SetPerms { place, perms } => {
@@ -336,20 +341,6 @@ impl Server {
         }
     }
 
-    fn client(&self, caller: Caller) -> Client {
-        let domain = self.store.domains.find(caller.domain);
-        let limit = |quota| {
-            let limit = domain.filter(|_| !caller.subject.privileged)?.limits.of(quota);
-            (limit != 0).then_some(limit)
-        };
-        Client {
-            namer: Namer { home: caller.domain, longest: limit(Quota::PathMax) },
-            watch_depth: domain
-                .is_some_and(|domain| domain.features.contains(Features::WATCH_DEPTH)),
-            permissions: limit(Quota::NodePermissions),
-        }
-    }
-
     fn path(
         &mut self,
         conn: ConnId,
@@ -367,7 +358,9 @@ impl Server {
             return Ok(Reply::Answer(self.store.operate_within(caller, open, op)?));
         }
         let (answer, change) = self.store.operate(caller, op)?;
-        self.audience.tell(&self.store, op.place(), &change);
+        if !change.is_nothing() {
+            self.audience.tell(&self.store, op.place(), &change);
+        }
         Ok(Reply::Answer(answer))
     }
 
@@ -389,7 +382,7 @@ impl Server {
     }
 
     fn print_notices(&mut self, host: &mut impl Host) {
-        for notice in self.store.notices.drain(..) {
+        for notice in core::mem::take(&mut self.store.notices) {
             host.print(&notice);
         }
     }

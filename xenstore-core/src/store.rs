@@ -119,6 +119,10 @@ impl Store {
         }
         let mut judge = judge(&self.domains, &mut self.interned, caller);
         let judged = judge.judge(&transaction.tree, op);
+        if let Err(denial @ Denial { error: Error::Einval, quota: None }) = judged {
+            // Who asked for what cannot be was told nothing of the store.
+            return Err(denial);
+        }
         let unchanged = Change::Nothing;
         let change = judged.as_ref().map_or(&unchanged, |(_, change)| change);
         if let Some(limits) = limits {

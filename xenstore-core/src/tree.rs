@@ -125,16 +125,11 @@ fn same_names(ours: &Children<Rc<Node>>, theirs: &Children<Rc<Node>>) -> bool {
 impl Drop for Node {
     fn drop(&mut self) {
         let Some(children) = self.children.take() else { return };
-        let mut open = Vec::from([(children, 0)]);
-        while let Some((children, place)) = open.last_mut() {
-            if *place == children.len() {
-                open.pop();
-                continue;
-            }
-            let child = children.nth_unshared(*place);
-            *place += 1;
-            let grandchildren = child.and_then(Rc::get_mut).and_then(|node| node.children.take());
-            open.extend(grandchildren.map(|children| (children, 0)));
+        let mut open = Vec::new();
+        let mut next = Some(*children);
+        while let Some(children) = next {
+            children.take_apart(&mut open, |child| Some(*Rc::get_mut(child)?.children.take()?));
+            next = open.pop();
         }
     }
 }
@@ -382,6 +377,16 @@ impl<'t> Walk<'t> {
     ) -> Option<Visit<'_, 't>> {
         let path = if self.path.is_empty() { &b"/"[..] } else { &self.path };
         Some(Visit { step, path, node, parent })
+    }
+}
+
+/// Calls for every node with its path and its parent.
+pub(crate) fn for_each_node(tree: &Tree, mut each: impl FnMut(&[u8], &Node, Option<&Rc<Node>>)) {
+    let mut walk = Walk::new(Path::ROOT, tree.root());
+    while let Some(visit) = walk.next() {
+        if visit.step == Step::Enter {
+            each(visit.path, visit.node, visit.parent);
+        }
     }
 }
 

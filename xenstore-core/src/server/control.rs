@@ -98,6 +98,7 @@ impl Server {
             [b"max"] => Ok(self.highest()),
             [b"max", b"-r"] => {
                 self.store.forget_highest();
+                self.audience.connections.forget_highest();
                 Ok(self.highest())
             }
             [b"refused", domain] => self.refusals(domain_of(domain)?),
@@ -147,7 +148,11 @@ impl Server {
                 | Quota::PathMax
                 | Quota::NodeSize => 0,
             };
-            let (name, highest) = (quota.name(), known.highest.of(quota));
+            let name = quota.name();
+            let highest = match quota {
+                Quota::Outstanding => connection.map_or(0, |conn| conn.outbox.most_replies()),
+                _ => known.highest.of(quota) as usize,
+            };
             line(&mut text, format_args!("{name:<17}: {value:>8} (max {highest:>8})"));
         }
         Ok(Reply::Text(text))
@@ -164,6 +169,9 @@ impl Server {
             self.store.domains.iter().filter(|domain| !self.store.is_privileged(domain.id))
         {
             highest.merge(&domain.highest);
+            let connection = domain.conn.and_then(|conn| self.audience.connections.find(conn));
+            let most_replies = connection.map_or(0, |conn| conn.outbox.most_replies());
+            highest.raise(Quota::Outstanding, most_replies);
         }
         marks(String::from("Max. seen accounting values:\n"), &highest)
     }

@@ -3,7 +3,7 @@
 use super::Server;
 use crate::host::{ConnId, DomId, Host, UniqueId};
 use crate::path::Place;
-use crate::quota::Denial;
+use crate::quota::{Denial, Quota};
 use crate::reply::Reply;
 use crate::tree::Special;
 use crate::wire::{Error, Features};
@@ -184,6 +184,9 @@ impl Server {
         let known = self.store.domains.find_mut(domain)?;
         let conn = known.conn.take();
         if let Some(conn) = conn {
+            let connection = self.audience.connections.find(conn);
+            let most_replies = connection.map_or(0, |conn| conn.outbox.most_replies());
+            known.highest.raise(Quota::Outstanding, most_replies);
             self.reset(conn);
             self.audience.connections.remove(conn);
         }

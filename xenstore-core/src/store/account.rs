@@ -8,13 +8,13 @@ use heapless::Vec as Bounded;
 
 use super::{Caller, Store};
 use crate::change::{Change, charge_of};
-use crate::check::for_each_node;
 use crate::domain::Domain;
 use crate::host::DomId;
 use crate::path::Place;
 use crate::perms::Entry;
 use crate::quota::{Denial, Quota};
 use crate::transaction::Record;
+use crate::tree::for_each_node;
 use crate::wire::Error;
 
 impl Store {
