@@ -86,16 +86,34 @@ pvh_long_mode:
     call pvh_start
     ud2
 
-# Event upcall (HVM_PARAM_CALLBACK_IRQ vector). It arrives at one instruction only, the hlt of
-# idle(), and Xen raises it again for as long as upcall_pending is set and interrupts are open. So
-# close them in the interrupted flags: idle() returns with interrupts off and the main loop looks
-# for itself what happened. Nothing is acknowledged here, nothing runs concurrently.
+# Event upcall (HVM_PARAM_CALLBACK_IRQ vector). It arrives while pvh_idle has interrupts open, and
+# Xen raises it again for as long as upcall_pending is set and they are. So close them in the
+# interrupted flags: pvh_idle returns with interrupts off and the main loop looks for itself what
+# happened. Nothing is acknowledged here, nothing runs concurrently.
+#
+# The shadow of sti should keep it from arriving before hlt has begun. But a hypervisor may lose
+# the shadow when it takes the processor away between the two (QEMU's emulation of SVM does), and a
+# hlt with interrupts off would power the domain off. So a hlt that has not begun is skipped.
     .balign 16
     .globl pvh_upcall
     .type pvh_upcall, @function
 pvh_upcall:
     and qword ptr [rsp + 16], -0x201
+    cmp qword ptr [rsp], offset pvh_halt
+    jne .Lpvh_upcall_done
+    inc qword ptr [rsp]
+.Lpvh_upcall_done:
     iretq
+
+    .balign 16
+    .globl pvh_idle
+    .type pvh_idle, @function
+pvh_idle:
+    sti
+pvh_halt:
+    hlt
+    cli
+    ret
 
 # Exceptions 0..31, 16 bytes each, so that paging in the table is arithmetic. Vectors for which the
 # processor pushes no error code push 0; then all stacks look alike.

@@ -17,6 +17,11 @@ unsafe extern "Rust" {
     safe fn pvh_crash() -> !;
 }
 
+unsafe extern "C" {
+    /// Opens interrupts, halts, closes them (`entry.s`).
+    fn pvh_idle();
+}
+
 static BOOT_INFO: Once<BootInfo> = Once::new();
 
 /// `entry.s` calls this in long mode, on the final stack, with the address of start_info.
@@ -65,11 +70,10 @@ pub fn report_panic(info: &PanicInfo<'_>) -> ! {
 /// Sleeps until an event is pending whose upcall is not masked.
 ///
 /// Call it with interrupts off (they always are) after looking for pending events: one that comes
-/// between that look and the sleep ends the sleep at once, because `sti` takes effect only after
-/// `hlt` has begun. The upcall flag of the vCPU stays set; whoever scans the ports clears it.
+/// between that look and the sleep ends the sleep at once. The upcall flag of the vCPU stays set;
+/// whoever scans the ports clears it.
 pub fn idle() {
-    // SAFETY: the upcall handler is the only code that can run here. It leaves by `iretq` with
-    // interrupts off and changes no register. The asm block may push, so the compiler keeps no red
-    // zone across it.
-    unsafe { core::arch::asm!("sti", "hlt", "cli") };
+    // SAFETY: takes nothing and returns; the upcall handler, the only code that can run meanwhile,
+    // changes no register but the flags. A call, so the compiler keeps no red zone across it.
+    unsafe { pvh_idle() };
 }
