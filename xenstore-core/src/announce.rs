@@ -16,7 +16,7 @@ use crate::path::{Name, Path, Place, extend_decimal};
 use crate::perms::{Perms, Subject};
 use crate::store::{Caller, Store};
 use crate::transaction::Record;
-use crate::tree::{Node, Special, Step, Tree, Walk};
+use crate::tree::{Node, Reach, Special, Step, Tree, Walk};
 use crate::watch::{Spot, Watch, WatchId, Watches};
 
 /// Everybody who can be told something.
@@ -54,9 +54,8 @@ impl<'a> Secrecy<'a> {
         Self { perms, before: None, parent: parent.map(|parent| &**parent) }
     }
 
-    /// Returns the secrecy of a node that exists.
-    fn of(tree: &'a Tree, path: Path<'_>) -> Self {
-        let reach = tree.reach(path);
+    /// Returns the secrecy of a node that was reached.
+    fn at(reach: Reach<'a>) -> Self {
         Self::new(&reach.node.perms, reach.parent.map(|parent| &parent.perms))
     }
 
@@ -128,9 +127,9 @@ impl Audience {
                     continue;
                 }
             };
-            self.tell_outcome(store, before, path);
-            let gone = before.find(path).filter(|_| uses[path.as_bytes()].removed);
-            let Some(gone) = gone else { continue };
+            let was = self.tell_outcome(store, before, path);
+            let removed = uses.get(path.as_bytes()).is_some_and(|path| path.removed);
+            let Some(gone) = was.filter(|_| removed) else { continue };
             // Even a node that came back under a new child lost its value on the way.
             self.tell_below(store, path, gone, Step::Enter, |below| {
                 let named = uses.get(below).is_some_and(|path| path.changed);
@@ -172,17 +171,24 @@ impl Audience {
         self.queue(heard, path);
     }
 
-    /// Tells what became of a path in a transaction that is committed.
-    fn tell_outcome(&mut self, store: &Store, before: &Tree, path: Path<'_>) {
-        let made = before.reach(path).missing;
-        let bytes = path.as_bytes();
-        if store.tree.find(path).is_some() {
-            let before = before.find(path).map(|node| &*node.perms);
-            let secrecy = Secrecy { before, ..Secrecy::of(&store.tree, path) };
-            self.tell_path(store, bytes, made, secrecy);
-        } else if made == 0 {
-            self.tell_path(store, bytes, 0, Secrecy::of(before, path));
+    /// Tells what became of a path in a transaction that is committed; returns the node that was
+    /// there before.
+    fn tell_outcome<'t>(
+        &mut self,
+        store: &Store,
+        before: &'t Tree,
+        path: Path<'_>,
+    ) -> Option<&'t Rc<Node>> {
+        let (was, is) = (before.reach(path), store.tree.reach(path));
+        let gone = (was.missing == 0).then_some(was.node);
+        if is.missing == 0 {
+            let before = gone.map(|node| &*node.perms);
+            let secrecy = Secrecy { before, ..Secrecy::at(is) };
+            self.tell_path(store, path.as_bytes(), was.missing, secrecy);
+        } else if was.missing == 0 {
+            self.tell_path(store, path.as_bytes(), 0, Secrecy::at(was));
         }
+        gone
     }
 
     /// Tells watches at and above a path, as far as their depth reaches.
@@ -288,7 +294,7 @@ impl Audience {
             let lets = if heard.told == path.len() {
                 secrecy.lets(&subject)
             } else {
-                Secrecy::of(&store.tree, Path::trusted(&path[..heard.told])).lets(&subject)
+                Secrecy::at(store.tree.reach(Path::trusted(&path[..heard.told]))).lets(&subject)
             };
             if lets {
                 self.queue(heard, path);

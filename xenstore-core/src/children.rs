@@ -4,6 +4,8 @@
 //! clone shares. So a directory of ten thousand names costs a transaction a few chunks of at most
 //! [`CHUNK`] entries, not a copy of it all.
 
+mod edit;
+
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::iter;
@@ -12,9 +14,6 @@ use crate::path::{Key, Name};
 
 /// The most entries of a chunk.
 const CHUNK: usize = 32;
-
-/// A chunk with fewer entries is merged with a neighbour, where both fit into one.
-const SPARSE: usize = CHUNK / 4;
 
 /// Tells the part of a child's name that its [`Key`] leaves out.
 pub(crate) trait Tails<V> {
@@ -82,7 +81,30 @@ impl<V: Clone> Children<V> {
     }
 
     /// Returns the child of that name.
+    #[inline]
     pub(crate) fn find(&self, name: Name<'_>, tails: &impl Tails<V>) -> Option<&V> {
+        if name.key.is_whole() { self.find_key(name.key) } else { self.find_long(name, tails) }
+    }
+
+    /// As [`find`](Self::find), for a name that is all in its key.
+    fn find_key(&self, key: Key) -> Option<&V> {
+        let mut here = self;
+        loop {
+            match &here.part {
+                Part::Leaf(slots) => {
+                    let slot = slots.get(last_not_above(slots, key, |slot| slot.key))?;
+                    return (slot.key == key).then_some(&slot.child);
+                }
+                Part::Inner(inner) => {
+                    let at = last_not_above(&inner.branches, key, |branch| branch.first);
+                    here = &inner.branches.get(at)?.below;
+                }
+            }
+        }
+    }
+
+    /// As [`find`](Self::find), for a name that its key may not tell from others.
+    fn find_long(&self, name: Name<'_>, tails: &impl Tails<V>) -> Option<&V> {
         let mut here = self;
         loop {
             match &here.part {
@@ -96,7 +118,40 @@ impl<V: Clone> Children<V> {
     }
 
     /// Returns the child of that name, in chunks that no clone shares.
+    #[inline]
     pub(crate) fn find_mut(&mut self, name: Name<'_>, tails: &impl Tails<V>) -> Option<&mut V> {
+        if name.key.is_whole() {
+            self.find_key_mut(name.key)
+        } else {
+            self.find_long_mut(name, tails)
+        }
+    }
+
+    /// As [`find_mut`](Self::find_mut), for a name that is all in its key.
+    fn find_key_mut(&mut self, key: Key) -> Option<&mut V> {
+        let mut here = self;
+        loop {
+            match &mut here.part {
+                Part::Leaf(slots) => {
+                    let at = last_not_above(slots, key, |slot| slot.key);
+                    // Without the weak references that it must care for, this is much shorter than
+                    // `Rc::make_mut`.
+                    if Rc::strong_count(slots) > 1 {
+                        *slots = slots.iter().cloned().collect();
+                    }
+                    let slot = Rc::get_mut(slots)?.get_mut(at)?;
+                    return (slot.key == key).then_some(&mut slot.child);
+                }
+                Part::Inner(inner) => {
+                    let at = last_not_above(&inner.branches, key, |branch| branch.first);
+                    here = &mut own(inner)?.branches.get_mut(at)?.below;
+                }
+            }
+        }
+    }
+
+    /// As [`find_mut`](Self::find_mut), for a name that its key may not tell from others.
+    fn find_long_mut(&mut self, name: Name<'_>, tails: &impl Tails<V>) -> Option<&mut V> {
         let mut here = self;
         loop {
             match &mut here.part {
@@ -189,32 +244,6 @@ impl<V: Clone> Children<V> {
         }
     }
 
-    /// Adds a child of a name that no child has yet.
-    pub(crate) fn insert(&mut self, name: Name<'_>, child: V, tails: &impl Tails<V>) {
-        if let Some(right) = self.insert_below(name, child, tails) {
-            let (names, count) = (self.names + right.below.names, self.count + right.below.count);
-            let below = self.clone();
-            let left = Branch { first: below.first().0, below };
-            let branches = Vec::from([left, right]);
-            *self = Self { names, count, part: Part::Inner(Rc::new(Inner { branches })) };
-        }
-    }
-
-    /// Takes the child of that name out.
-    ///
-    /// What is left after the last one is good for nothing but to be dropped or filled again.
-    pub(crate) fn remove(&mut self, name: Name<'_>, tails: &impl Tails<V>) -> Option<V> {
-        let child = self.remove_below(name, tails)?;
-        while let Part::Inner(inner) = &mut self.part {
-            if inner.branches.len() > 1 {
-                break;
-            }
-            let only = Rc::make_mut(inner).branches.pop()?.below;
-            *self = only;
-        }
-        Some(child)
-    }
-
     fn leaf(slots: Rc<[Slot<V>]>, count: u32, names: u32) -> Self {
         Self { names, count, part: Part::Leaf(slots) }
     }
@@ -229,81 +258,15 @@ impl<V: Clone> Children<V> {
             }
         }
     }
-
-    /// Adds a child below; where that overfills a chunk, returns its right half.
-    fn insert_below(
-        &mut self,
-        name: Name<'_>,
-        child: V,
-        tails: &impl Tails<V>,
-    ) -> Option<Branch<V>> {
-        self.names += cost(name);
-        self.count += 1;
-        let right = match &mut self.part {
-            Part::Leaf(slots) => {
-                let (Ok(at) | Err(at)) = position(slots, name, tails);
-                let slot = Slot { key: name.key, child };
-                let (before, after) = slots.split_at(at);
-                *slots = before
-                    .iter()
-                    .cloned()
-                    .chain(iter::once(slot))
-                    .chain(after.iter().cloned())
-                    .collect();
-                split_leaf(slots, at, tails)?
-            }
-            Part::Inner(inner) => {
-                let at = inner.branch_for(name, tails);
-                let branches = &mut Rc::make_mut(inner).branches;
-                let branch = &mut branches[at];
-                branch.first = branch.first.min(name.key);
-                let right = branch.below.insert_below(name, child, tails)?;
-                branches.insert(at + 1, right);
-                split_inner(branches, at + 1)?
-            }
-        };
-        self.names -= right.below.names;
-        self.count -= right.below.count;
-        Some(right)
-    }
-
-    fn remove_below(&mut self, name: Name<'_>, tails: &impl Tails<V>) -> Option<V> {
-        let child = match &mut self.part {
-            Part::Leaf(slots) => {
-                let at = position(slots, name, tails).ok()?;
-                let child = slots[at].child.clone();
-                let (before, after) = (&slots[..at], &slots[at + 1..]);
-                *slots = before.iter().chain(after).cloned().collect();
-                child
-            }
-            Part::Inner(inner) => {
-                let at = inner.branch_for(name, tails);
-                // Nothing is copied for a name that is not there.
-                inner.branches[at].below.find(name, tails)?;
-                let branches = &mut Rc::make_mut(inner).branches;
-                let child = branches[at].below.remove_below(name, tails)?;
-                mend(branches, at);
-                child
-            }
-        };
-        self.names -= cost(name);
-        self.count -= 1;
-        Some(child)
-    }
-
-    fn chunk_len(&self) -> usize {
-        match &self.part {
-            Part::Leaf(slots) => slots.len(),
-            Part::Inner(inner) => inner.branches.len(),
-        }
-    }
 }
 
 impl<V: Clone> Inner<V> {
     /// Returns the place of the branch that has the name, if any has.
     fn branch_for(&self, name: Name<'_>, tails: &impl Tails<V>) -> usize {
-        let after = self.branches.partition_point(|branch| branch.first <= name.key);
-        let mut at = after.saturating_sub(1);
+        let mut at = last_not_above(&self.branches, name.key, |branch| branch.first);
+        if name.key.is_whole() {
+            return at;
+        }
         // Names that begin alike may fill several branches; then the tails decide.
         while at > 0 && self.branches[at].first == name.key {
             if tails.tail(self.branches[at].below.first().1) <= name.tail {
@@ -315,13 +278,33 @@ impl<V: Clone> Inner<V> {
     }
 }
 
+/// Returns a value for change, copied if a clone shares it.
+///
+/// As `Rc::make_mut`, but short enough to stand in a loop, because there are no weak references.
+#[inline]
+pub(crate) fn own<T: Clone>(shared: &mut Rc<T>) -> Option<&mut T> {
+    if Rc::strong_count(shared) > 1 {
+        *shared = Rc::new(T::clone(shared));
+    }
+    Rc::get_mut(shared)
+}
+
 /// Returns the place of the name, or where it belongs.
 fn position<V>(slots: &[Slot<V>], name: Name<'_>, tails: &impl Tails<V>) -> Result<usize, usize> {
-    let start = first_not_below(slots, name.key, |slot| slot.key);
+    let mut start = last_not_above(slots, name.key, |slot| slot.key);
     if name.key.is_whole() {
         // No other name has this key.
-        let found = slots.get(start).is_some_and(|slot| slot.key == name.key);
-        return if found { Ok(start) } else { Err(start) };
+        return match slots.get(start) {
+            Some(slot) if slot.key == name.key => Ok(start),
+            Some(slot) if slot.key < name.key => Err(start + 1),
+            _ => Err(start),
+        };
+    }
+    while start > 0 && slots[start - 1].key == name.key {
+        start -= 1;
+    }
+    if slots.get(start).is_some_and(|slot| slot.key < name.key) {
+        start += 1;
     }
     let alike = &slots[start..];
     let before = |slot: &Slot<V>| slot.key == name.key && tails.tail(&slot.child) < name.tail;
@@ -334,86 +317,22 @@ fn position<V>(slots: &[Slot<V>], name: Name<'_>, tails: &impl Tails<V>) -> Resu
     }
 }
 
-/// Returns the place of the first entry whose key is not below this one.
-fn first_not_below<T>(entries: &[T], key: Key, key_of: impl Fn(&T) -> Key) -> usize {
+/// Returns the place of the last entry whose key is not above this one; 0 if all are.
+#[inline]
+fn last_not_above<T>(entries: &[T], key: Key, key_of: impl Fn(&T) -> Key) -> usize {
     let (mut start, mut len) = (0, entries.len());
-    while len > 0 {
+    while len > 1 {
         let half = len / 2;
-        let below = entries.get(start + half).is_some_and(|entry| key_of(entry) < key);
-        start = if below { start + half + 1 } else { start };
-        len = if below { len - half - 1 } else { half };
+        let middle = start + half;
+        // Never out of range; a select is cheaper than a branch that guesses wrong.
+        start = if entries.get(middle).is_some_and(|entry| key_of(entry) <= key) {
+            middle
+        } else {
+            start
+        };
+        len -= half;
     }
     start
-}
-
-/// Takes the right part off an overfull leaf; `at` is where it grew.
-fn split_leaf<V: Clone>(
-    slots: &mut Rc<[Slot<V>]>,
-    at: usize,
-    tails: &impl Tails<V>,
-) -> Option<Branch<V>> {
-    if slots.len() <= CHUNK {
-        return None;
-    }
-    let (left, right) = slots.split_at(middle(slots.len(), at));
-    let names =
-        right.iter().map(|slot| slot.key.len() + tails.tail(&slot.child).len() + 1).sum::<usize>();
-    let (count, names) = (small(right.len()), small(names));
-    let (left, right): (Rc<[_]>, Rc<[_]>) =
-        (left.iter().cloned().collect(), right.iter().cloned().collect());
-    *slots = left;
-    Some(Branch { first: right[0].key, below: Children::leaf(right, count, names) })
-}
-
-/// Takes the right part off an overfull list of branches; `at` is where it grew.
-fn split_inner<V: Clone>(branches: &mut Vec<Branch<V>>, at: usize) -> Option<Branch<V>> {
-    if branches.len() <= CHUNK {
-        return None;
-    }
-    let right = branches.split_off(middle(branches.len(), at));
-    let names = right.iter().map(|branch| branch.below.names).sum();
-    let count = right.iter().map(|branch| branch.below.count).sum();
-    let first = right[0].first;
-    let part = Part::Inner(Rc::new(Inner { branches: right }));
-    Some(Branch { first, below: Children { names, count, part } })
-}
-
-/// Returns where to split: in the middle, but near the end where names arrive in order.
-fn middle(len: usize, at: usize) -> usize {
-    if at + 1 == len { len - SPARSE } else { len / 2 }
-}
-
-/// Drops an empty branch and merges a sparse one with a neighbour where both fit into one.
-fn mend<V: Clone>(branches: &mut Vec<Branch<V>>, at: usize) {
-    let len = branches[at].below.chunk_len();
-    if len == 0 {
-        branches.remove(at);
-        return;
-    }
-    branches[at].first = branches[at].below.first().0;
-    // A lone branch has no neighbour; its parent takes its place.
-    if len >= SPARSE || branches.len() < 2 {
-        return;
-    }
-    let left = if at > 0 { at - 1 } else { at };
-    if branches[left].below.chunk_len() + branches[left + 1].below.chunk_len() > CHUNK {
-        return;
-    }
-    let right = branches.remove(left + 1).below;
-    let below = &mut branches[left].below;
-    below.names += right.names;
-    below.count += right.count;
-    match (&mut below.part, right.part) {
-        (Part::Leaf(slots), Part::Leaf(more)) => {
-            *slots = slots.iter().chain(more.iter()).cloned().collect();
-        }
-        (Part::Inner(inner), Part::Inner(more)) => {
-            Rc::make_mut(inner).branches.extend(more.branches.iter().cloned());
-        }
-        (Part::Leaf(_), Part::Inner(_)) | (Part::Inner(_), Part::Leaf(_)) => {
-            unreachable!("all leaves of a B-tree are at one depth")
-        }
-    }
 }
 
 /// Returns what a name adds to [`Children::names_len`].

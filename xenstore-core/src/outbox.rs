@@ -173,6 +173,13 @@ impl Outbox {
     /// Forgets bytes that were sent, at most those that wait.
     pub(crate) fn forget(&mut self, count: usize, spare: &mut Spare) {
         self.sent = self.bytes.len().min(self.sent.saturating_add(count));
+        if self.sent == self.bytes.len() {
+            self.first = self.next_event();
+            self.events.clear();
+            self.replies = 0;
+            self.empty(spare);
+            return;
+        }
         while let Some(end) = self.front_end() {
             if end > self.sent {
                 break;
@@ -180,9 +187,7 @@ impl Outbox {
             self.leave_front();
             self.front = end;
         }
-        if self.sent == self.bytes.len() {
-            self.empty(spare);
-        } else if self.front > PAYLOAD_MAX && self.front > self.bytes.len() / 2 {
+        if self.front > PAYLOAD_MAX && self.front > self.bytes.len() / 2 {
             self.bytes.drain(..self.front);
             self.base += self.front as u64;
             self.sent -= self.front;

@@ -38,7 +38,7 @@ impl<'a> Path<'a> {
 
     /// Returns the names from the root down; none for the root itself.
     pub(crate) fn names(self) -> Names<'a> {
-        Names { rest: if self.0.len() == 1 { &[] } else { self.0 } }
+        Names { path: self.0, at: if self.is_root() { 1 } else { 0 } }
     }
 
     pub(crate) fn is_root(self) -> bool {
@@ -70,8 +70,9 @@ impl<'a> Path<'a> {
 /// The names of a path, from the root down.
 #[derive(Clone, Debug)]
 pub(crate) struct Names<'a> {
-    /// What is left: empty, or a slash and more.
-    rest: &'a [u8],
+    path: &'a [u8],
+    /// Where the slash before the next name is; the path's end if there is none left.
+    at: usize,
 }
 
 impl<'a> Names<'a> {
@@ -81,40 +82,63 @@ impl<'a> Names<'a> {
             return (None, Path(full).names());
         }
         let end = full.iter().position(|&byte| byte == b'/').unwrap_or(full.len());
-        (Some(Name::new(&full[..end])), Self { rest: &full[end..] })
+        (Some(Name::new(&full[..end])), Self { path: full, at: end })
     }
 
     /// How many bytes of the path are not yet taken.
     pub(crate) fn left(&self) -> usize {
-        self.rest.len()
+        self.path.len() - self.at
+    }
+
+    /// Returns the eight bytes from a place on, the first in the lowest bits; zeros follow the end.
+    #[inline]
+    fn word(&self, start: usize) -> u64 {
+        if let Some(chunk) = self.path[start..].first_chunk::<8>() {
+            return u64::from_le_bytes(*chunk);
+        }
+        let missing = 8 - (self.path.len() - start);
+        match self.path.last_chunk::<8>() {
+            Some(_) if missing == 8 => 0,
+            Some(chunk) => u64::from_le_bytes(*chunk) >> (8 * missing),
+            None => {
+                let bytes = self.path[start..].iter().rev();
+                bytes.fold(0, |word, &byte| word << 8 | u64::from(byte))
+            }
+        }
+    }
+
+    /// Returns the name from a place on, which has eight bytes or more.
+    fn long(&mut self, start: usize, word: u64) -> Name<'a> {
+        let names = &self.path[start..];
+        let more = names[8..].iter().position(|&byte| byte == b'/');
+        let end = more.map_or(names.len(), |more| 8 + more);
+        self.at = start + end;
+        Name { key: Key::of(word, 8), tail: &names[8..end] }
     }
 }
 
 impl<'a> Iterator for Names<'a> {
     type Item = Name<'a>;
 
+    #[inline]
     fn next(&mut self) -> Option<Name<'a>> {
-        let (_, names) = self.rest.split_first()?;
-        // Most names are shorter than eight bytes: those are found, and made a key, at once.
-        let word = match names.first_chunk::<8>() {
-            Some(chunk) => u64::from_le_bytes(*chunk),
-            None => {
-                let mut chunk = [0; 8];
-                chunk[..names.len()].copy_from_slice(names);
-                u64::from_le_bytes(chunk)
-            }
-        };
-        let slashes = zero_bytes(word ^ u64::from_le_bytes([b'/'; 8]));
-        if slashes != 0 || names.len() < 8 {
-            let len = (slashes.trailing_zeros() as usize / 8).min(names.len());
-            let unused = u64::MAX >> (8 * len);
-            self.rest = &names[len..];
-            return Some(Name { key: Key::of(word.swap_bytes() & !unused, len), tail: &[] });
+        let start = self.at + 1;
+        if start > self.path.len() {
+            return None;
         }
-        let end = names[8..].iter().position(|&byte| byte == b'/').unwrap_or(names.len() - 8);
-        let (name, rest) = names.split_at(8 + end);
-        self.rest = rest;
-        Some(Name { key: Key::of(word.swap_bytes(), 8), tail: &name[8..] })
+        // Most names are shorter than eight bytes: those are found, and made a key, at once.
+        let word = self.word(start);
+        let slashes = zero_bytes(word ^ u64::from_le_bytes([b'/'; 8]));
+        let rest = self.path.len() - start;
+        let len = if slashes != 0 {
+            slashes.trailing_zeros() as usize / 8
+        } else if rest < 8 {
+            rest
+        } else {
+            return Some(self.long(start, word));
+        };
+        self.at = start + len;
+        Some(Name { key: Key::of(word & !(u64::MAX << (8 * len)), len), tail: &[] })
     }
 }
 
@@ -139,10 +163,11 @@ impl Key {
     /// without.
     const ILLEGAL: Self = Self(1);
 
-    /// Returns the key of a name that has `len` of its bytes in this word, high ones first.
+    /// Returns the key of a name that has `len` bytes in this word, the first in the lowest bits.
+    #[inline]
     fn of(word: u64, len: usize) -> Self {
-        let key = Self(word);
-        if key.len() == len { key } else { Self::ILLEGAL }
+        let ends_in_nul = len > 0 && word >> (8 * (len - 1)) == 0;
+        if ends_in_nul { Self::ILLEGAL } else { Self(word.swap_bytes()) }
     }
 
     /// Appends the bytes that the key stands for.
@@ -172,11 +197,11 @@ pub(crate) struct Name<'a> {
 impl<'a> Name<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
         if let Some((head, tail)) = bytes.split_first_chunk::<8>() {
-            return Name { key: Key::of(u64::from_be_bytes(*head), 8), tail };
+            return Name { key: Key::of(u64::from_le_bytes(*head), 8), tail };
         }
         let mut chunk = [0; 8];
         chunk[..bytes.len()].copy_from_slice(bytes);
-        Name { key: Key::of(u64::from_be_bytes(chunk), bytes.len()), tail: &[] }
+        Name { key: Key::of(u64::from_le_bytes(chunk), bytes.len()), tail: &[] }
     }
 
     /// Returns how many bytes the name has.
@@ -337,27 +362,25 @@ fn local_len(full: &[u8]) -> usize {
 
 /// Whether the bytes are some path: only legal characters, no empty name, no slash at the end.
 fn is_well_formed(raw: &[u8]) -> bool {
-    let mut previous = 0;
-    for &byte in raw {
-        if !LEGAL[usize::from(byte)] || (byte == b'/' && previous == b'/') {
-            return false;
-        }
-        previous = byte;
-    }
-    previous != 0 && (previous != b'/' || raw.len() == 1)
+    // Sixteen at a time and without a branch, which the compiler turns into vector instructions.
+    let (blocks, rest) = raw.as_chunks::<16>();
+    let mut last = [b'a'; 16];
+    last[..rest.len()].copy_from_slice(rest);
+    let legal = blocks
+        .iter()
+        .chain([&last])
+        .all(|block| block.iter().fold(true, |legal, &byte| legal & is_legal(byte)));
+    let twins = raw.windows(2).fold(false, |found, pair| found | (pair == b"//"));
+    legal && !twins && (raw.last() != Some(&b'/') || raw.len() == 1)
 }
 
-/// The characters that a path may hold.
-const LEGAL: [bool; 256] = {
-    let mut legal = [false; 256];
-    let mut byte = 0u8;
-    while byte < 128 {
-        legal[byte as usize] =
-            byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'/' | b'_' | b'@');
-        byte += 1;
-    }
-    legal
-};
+/// Whether a path may hold the character.
+fn is_legal(byte: u8) -> bool {
+    let letter = (byte | 0x20).wrapping_sub(b'a') < 26;
+    // From `-` to `9` come the slash and the digits, and one that is not allowed.
+    let digit = byte.wrapping_sub(b'-') < 13 && byte != b'.';
+    letter | digit | (byte == b'_') | (byte == b'@')
+}
 
 #[cfg(test)]
 mod tests {
@@ -413,6 +436,14 @@ mod tests {
         names[1].key.extend(&mut bytes);
         assert_eq!(bytes, b"backend-");
         assert_eq!(Path::ROOT.names().count(), 0);
+    }
+
+    #[test]
+    fn only_some_characters_are_legal() {
+        for byte in 0..=255u8 {
+            let expected = byte.is_ascii_alphanumeric() || b"-/_@".contains(&byte);
+            assert_eq!(is_legal(byte), expected, "character {byte:#x}");
+        }
     }
 
     #[test]

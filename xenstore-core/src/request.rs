@@ -226,17 +226,14 @@ impl Client<'_> {
         strings: Strings<'a>,
         scratch: &'a mut Vec<u8>,
     ) -> Result<Request<'a>, Denial> {
-        let (path, token, depth) = match strings.len() {
-            2 => {
-                let [path, token] = strings.exactly()?;
-                (path, token, None)
-            }
-            3 if self.watch_depth => {
+        let (path, token, depth) = match strings.exactly() {
+            Ok([path, token]) => (path, token, None),
+            Err(_) if self.watch_depth => {
                 let [path, token, depth] = strings.exactly()?;
                 let depth = u32::try_from(number::leading(depth)).map_err(|_| Error::Einval)?;
                 (path, token, Some(depth))
             }
-            _ => return Err(Error::Einval.into()),
+            Err(denial) => return Err(denial),
         };
         Ok(Request::Watch { path: self.namer.watch(path, scratch)?, token, depth })
     }
@@ -309,7 +306,9 @@ impl<'a> Strings<'a> {
     }
 
     fn exactly<const N: usize>(self) -> Result<[&'a [u8]; N], Denial> {
-        if self.len() == N { self.at_least() } else { Err(Error::Einval.into()) }
+        let strings = self.at_least()?;
+        let len: usize = strings.iter().map(|string| string.len() + 1).sum();
+        if len == self.0.len() { Ok(strings) } else { Err(Error::Einval.into()) }
     }
 
     fn at_least<const N: usize>(self) -> Result<[&'a [u8]; N], Denial> {

@@ -274,7 +274,9 @@ impl Server {
             audience.greet(watch, path);
         }
         self.scratch = scratch;
-        self.print_notices(host);
+        if !self.store.notices.is_empty() {
+            self.print_notices(host);
+        }
     }
 
     /// Applies the rules that hold before a request is even read, and then does what it asks.

@@ -7,7 +7,7 @@ use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 
-use crate::children::{Children, Tails};
+use crate::children::{Children, Tails, own};
 use crate::path::{Key, Name, Path};
 use crate::perms::Perms;
 
@@ -55,6 +55,7 @@ impl Node {
         &self.data[..self.tail_len()]
     }
 
+    #[inline]
     pub(crate) fn child(&self, name: Name<'_>) -> Option<&Rc<Self>> {
         self.children.as_ref()?.find(name, &OfNodes)
     }
@@ -201,11 +202,6 @@ impl Tree {
         self.specials[special as usize] = perms;
     }
 
-    pub(crate) fn find(&self, path: Path<'_>) -> Option<&Rc<Node>> {
-        let reach = self.reach(path);
-        (reach.missing == 0).then_some(reach.node)
-    }
-
     /// Follows a path as far as there are nodes.
     pub(crate) fn reach(&self, path: Path<'_>) -> Reach<'_> {
         let mut reach = Reach { node: &self.root, parent: None, missing: 0 };
@@ -280,9 +276,9 @@ impl Tree {
 
     /// Returns a node for change, with every node on its path made our own.
     fn find_mut(&mut self, path: Path<'_>) -> Option<&mut Node> {
-        let mut here = Rc::make_mut(&mut self.root);
+        let mut here = own(&mut self.root)?;
         for name in path.names() {
-            here = Rc::make_mut(here.children.as_mut()?.find_mut(name, &OfNodes)?);
+            here = own(here.children.as_mut()?.find_mut(name, &OfNodes)?)?;
         }
         Some(here)
     }
@@ -409,8 +405,13 @@ mod tests {
         Path::trusted(path.as_bytes())
     }
 
+    fn find<'t>(tree: &'t Tree, at: &str) -> Option<&'t Rc<Node>> {
+        let reach = tree.reach(path(at));
+        (reach.missing == 0).then_some(reach.node)
+    }
+
     fn value<'t>(tree: &'t Tree, at: &str) -> Option<&'t [u8]> {
-        tree.find(path(at)).map(|node| node.value())
+        find(tree, at).map(|node| node.value())
     }
 
     #[test]
@@ -440,7 +441,7 @@ mod tests {
         tree.create(path("/c/d"), b"", &perms(), 1);
         let snapshot = tree.clone();
         tree.write(path("/a/b"), b"x", 2);
-        let same = |at| match (tree.find(path(at)), snapshot.find(path(at))) {
+        let same = |at| match (find(&tree, at), find(&snapshot, at)) {
             (Some(ours), Some(theirs)) => Rc::ptr_eq(ours, theirs),
             _ => panic!("{at} is missing"),
         };
@@ -450,7 +451,7 @@ mod tests {
     #[test]
     fn the_generation_grows_where_a_node_or_its_names_change() {
         let mut tree = tree();
-        let generation = |tree: &Tree, at: &str| tree.find(path(at)).map(|node| node.generation());
+        let generation = |tree: &Tree, at: &str| find(tree, at).map(|node| node.generation());
         tree.create(path("/a/b"), b"", &perms(), 5);
         tree.write(path("/a/b"), b"x", 6);
         assert_eq!((generation(&tree, "/a"), generation(&tree, "/a/b")), (Some(5), Some(6)));
@@ -466,7 +467,7 @@ mod tests {
         tree.create(path("/a/b"), b"", &perms(), 1);
         let reach = tree.reach(path("/a/b/c/d"));
         assert_eq!(reach.missing, 2);
-        assert!(Rc::ptr_eq(reach.node, tree.find(path("/a/b")).expect("it was made")));
+        assert!(Rc::ptr_eq(reach.node, find(&tree, "/a/b").expect("it was made")));
         assert_eq!(tree.reach(path("/")).missing, 0);
         assert!(tree.reach(path("/")).parent.is_none());
     }

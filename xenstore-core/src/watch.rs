@@ -96,10 +96,6 @@ impl Token {
     }
 }
 
-/// A watch with this path and token exists already on the connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Exists;
-
 /// Every watch of every connection.
 #[derive(Debug)]
 pub(crate) struct Watches {
@@ -131,7 +127,8 @@ impl Watches {
         self.trie.find(&self.all, spot, conn, token)
     }
 
-    /// Registers a watch; `newest` is where the events that are queued for it will begin.
+    /// Registers a watch that the connection does not have yet; `newest` is where the events that
+    /// are queued for it will begin.
     pub(crate) fn add(
         &mut self,
         conn: u32,
@@ -140,10 +137,7 @@ impl Watches {
         depth: Option<u32>,
         listed_at: u32,
         newest: u32,
-    ) -> Result<WatchId, Exists> {
-        if self.find(conn, path.full, token).is_some() {
-            return Err(Exists);
-        }
+    ) -> WatchId {
         let depth = depth
             .map_or(UNLIMITED, |depth| u16::try_from(depth).unwrap_or(DEPTH_MAX).min(DEPTH_MAX));
         let watch = Watch {
@@ -161,7 +155,7 @@ impl Watches {
         self.next_order += 1;
         let id = WatchId(self.all.insert(watch));
         self.trie.add(&mut self.all, path.full, id);
-        Ok(id)
+        id
     }
 
     /// Takes a watch out.
@@ -220,9 +214,11 @@ mod tests {
 
     use super::*;
 
-    fn add(watches: &mut Watches, conn: u32, path: &str, token: &str) -> Result<WatchId, Exists> {
+    /// Registers a watch unless the connection has it already.
+    fn add(watches: &mut Watches, conn: u32, path: &str, token: &str) -> Option<WatchId> {
         let path = WatchPath { full: path.as_bytes(), implied: 0 };
-        watches.add(conn, path, token.as_bytes(), None, 0, 0)
+        let new = watches.find(conn, path.full, token.as_bytes()).is_none();
+        new.then(|| watches.add(conn, path, token.as_bytes(), None, 0, 0))
     }
 
     fn along(watches: &Watches, path: &str) -> Vec<(String, usize, usize)> {
@@ -262,7 +258,7 @@ mod tests {
         let mut watches = Watches::new();
         let long = "t".repeat(100);
         let first = add(&mut watches, 1, "/a", &long).expect("it is new");
-        assert_eq!(add(&mut watches, 1, "/a", &long), Err(Exists));
+        assert_eq!(add(&mut watches, 1, "/a", &long), None);
         add(&mut watches, 1, "/a", "other").expect("another token");
         add(&mut watches, 2, "/a", &long).expect("another connection");
         assert_eq!(watches.find(1, b"/a", long.as_bytes()), Some(first));
@@ -283,8 +279,8 @@ mod tests {
                 let key = (path, conn, token.clone());
                 if action < 2 {
                     let added = add(&mut watches, conn, PATHS[path], &token);
-                    prop_assert_eq!(added.is_ok(), !model.contains_key(&key));
-                    if let Ok(id) = added {
+                    prop_assert_eq!(added.is_some(), !model.contains_key(&key));
+                    if let Some(id) = added {
                         model.insert(key, id);
                     }
                 } else if let Some(id) = model.remove(&key) {

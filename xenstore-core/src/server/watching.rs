@@ -39,8 +39,7 @@ impl Server {
         let connection = connections.find_mut(conn).ok_or(Error::Einval)?;
         let listed_at = u32::try_from(connection.watches.len()).unwrap_or(u32::MAX);
         let newest = connection.outbox.next_event();
-        let added = watches.add(conn.slot, path, token, depth, listed_at, newest);
-        let watch = added.map_err(|_| Error::Eexist)?;
+        let watch = watches.add(conn.slot, path, token, depth, listed_at, newest);
         connection.watches.push(watch);
         domain.usage.watches += 1;
         domain.highest.raise(Quota::Watches, domain.usage.watches);
