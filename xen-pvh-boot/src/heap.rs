@@ -1,12 +1,14 @@
-//! Page frames by the buddy system, and the heap on top of them.
+//! Page frames by the buddy system, and small objects on top of them.
 //!
-//! Two allocators because they serve two sizes. Memory arrives from the domain builder and from Xen
-//! in whole pages, anywhere, which the buddy system keeps; the store needs hundreds of thousands of
-//! small objects with a few bytes of overhead each, which talc gives. The heap takes frames in
-//! chunks, and when no frame is left the image may ask Xen for more ([`grow_with`]).
+//! Two allocators because they serve two sizes. The buddy system keeps whole pages, as they come
+//! from the domain builder and from Xen, and gives out what is large or must be a page; blocks that
+//! come back merge, so a large one can be had again after small use. The store needs hundreds of
+//! thousands of small objects with a few bytes of overhead each, which talc gives; it takes pages
+//! in chunks, and a chunk goes back when the last object in it does. When no page is left the image
+//! may ask Xen for more ([`grow_with`]).
 //!
-//! An allocation that fails is a panic in Rust's collections, so the image looks at [`statistics`]
-//! before it starts what could need memory, and refuses it while there is still a reserve.
+//! An allocation that fails is a panic in Rust's collections, so the image asks [`reserve`] before
+//! it starts what could need memory, and refuses it while there is still a reserve.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::ops::Range;
@@ -22,9 +24,12 @@ use talc::source::Source;
 /// Bytes in a page frame.
 pub const FRAME: usize = 4096;
 
-/// Frames that the heap takes at a time: few enough that a small domain wastes little, enough that
-/// refilling is rare.
+/// What talc takes at a time: little enough that a small domain wastes little, enough that
+/// refilling is rare. A power of two, so that chunks are aligned to their size.
 const CHUNK: usize = 16 * FRAME;
+
+/// From this size on an object gets pages of its own: in a chunk it would leave large holes.
+const LARGE: usize = CHUNK / 4;
 
 /// Asks for at least `bytes` more bytes of memory. What comes is used from its first to its last
 /// whole page; nothing comes when there is no more. It must not allocate.
@@ -34,12 +39,24 @@ pub type Grow = fn(bytes: usize) -> &'static mut [u8];
 struct Frames {
     buddy: Buddy<32>,
     grow: Option<Grow>,
+    /// Bytes that were ever given to us.
     total: usize,
+    /// Bytes that nobody has.
     free: usize,
+    /// Bytes asked for in large objects.
+    large: usize,
+    /// A block of this size was there when it was last looked for, and nothing was taken since.
+    reserved: usize,
 }
 
-static FRAMES: Mutex<Frames> =
-    Mutex::new(Frames { buddy: Buddy::empty(), grow: None, total: 0, free: 0 });
+static FRAMES: Mutex<Frames> = Mutex::new(Frames {
+    buddy: Buddy::empty(),
+    grow: None,
+    total: 0,
+    free: 0,
+    large: 0,
+    reserved: 0,
+});
 
 impl Frames {
     /// Takes what is whole pages of `memory`; says how many bytes that is.
@@ -70,14 +87,31 @@ impl Frames {
             self.grow(asked).then(|| self.buddy.alloc(layout).ok())?
         })?;
         self.free -= layout.size();
+        self.reserved = 0;
         Some(block)
+    }
+
+    /// Takes a block back.
+    ///
+    /// # Safety
+    /// It came from [`take`](Self::take) with the same layout, and nobody uses it any more.
+    unsafe fn give_back(&mut self, block: NonNull<u8>, layout: Layout) {
+        // SAFETY: the caller's.
+        unsafe { self.buddy.dealloc(block, layout) };
+        self.free += layout.size();
     }
 }
 
-/// The sizes that the buddy system can give without waste: whole pages, a power of two of them.
-fn frame_layout(bytes: usize) -> Option<Layout> {
+/// The block that holds `bytes` bytes: whole pages, a power of two of them, aligned to its size.
+fn block_layout(bytes: usize) -> Option<Layout> {
     let size = bytes.checked_next_power_of_two()?.max(FRAME);
-    Layout::from_size_align(size, FRAME).ok()
+    Layout::from_size_align(size, size).ok()
+}
+
+/// The block for an object that gets pages of its own; `None` for a small one.
+fn large_layout(layout: Layout) -> Option<Layout> {
+    let large = layout.size() >= LARGE || layout.align() >= FRAME;
+    if large { block_layout(layout.size().max(layout.align())) } else { None }
 }
 
 /// Gives memory to the page frames for ever: at the start all that is free.
@@ -93,10 +127,10 @@ pub fn grow_with(grow: Grow) {
 /// How much memory there is and how much of it is used, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Statistics {
-    /// In objects on the heap, without the allocator's own overhead.
+    /// In objects, without the allocators' own overhead.
     pub allocated: usize,
-    /// Free within what the heap has taken.
-    pub heap_free: usize,
+    /// Free in chunks that hold small objects.
+    pub chunks_free: usize,
     /// In page frames that nobody has taken.
     pub frames_free: usize,
     /// All that was ever given to the page frames.
@@ -106,7 +140,7 @@ pub struct Statistics {
 impl Statistics {
     /// Bytes that can still be allocated without asking Xen for more, fragmentation aside.
     pub fn free(&self) -> usize {
-        self.heap_free + self.frames_free
+        self.chunks_free + self.frames_free
     }
 }
 
@@ -115,72 +149,112 @@ pub fn statistics() -> Statistics {
     let counters = *TALC.lock().counters();
     let frames = FRAMES.lock();
     Statistics {
-        allocated: counters.allocated_bytes,
-        heap_free: counters.available_bytes,
+        allocated: counters.allocated_bytes + frames.large,
+        chunks_free: counters.available_bytes,
         frames_free: frames.free,
         total: frames.total,
     }
 }
 
-/// Makes sure that `bytes` bytes are free, asking Xen for more when they are not. Says whether
-/// they are.
+/// Makes sure that a block of `bytes` bytes can be had, asking Xen for more memory if it cannot.
+/// Says whether it can: as one large object, or as any number of smaller ones.
 pub fn reserve(bytes: usize) -> bool {
-    let free = statistics().free();
-    if free >= bytes {
-        return true;
+    let Some(layout) = block_layout(bytes) else { return false };
+    let mut frames = FRAMES.lock();
+    // Pages are taken rarely, and this is asked before each request that needs memory.
+    if frames.reserved < layout.size() {
+        let Some(block) = frames.take(layout) else { return false };
+        // SAFETY: taken just now, and not used.
+        unsafe { frames.give_back(block, layout) };
+        frames.reserved = layout.size();
     }
-    FRAMES.lock().grow(bytes - free) && statistics().free() >= bytes
+    true
 }
 
-/// Feeds talc from the page frames.
+/// Feeds talc from the page frames, a chunk at a time.
 #[derive(Debug)]
-struct FromFrames;
+struct Chunks;
 
 // SAFETY: `acquire` reaches the allocator through the reference it is given only; `FRAMES` is
-// another lock, and taking frames does not allocate.
-unsafe impl Source for FromFrames {
-    fn acquire<B: Binning>(talc: &mut Talc<Self, B>, layout: Layout) -> Result<(), ()> {
-        // Room for the request, its alignment and talc's tags.
-        let needed = layout.size().checked_add(layout.align()).and_then(|n| n.checked_add(256));
-        let layout = needed.and_then(|n| frame_layout(n.max(CHUNK))).ok_or(())?;
-        let mut frames = FRAMES.lock();
-        // In a nearly full domain a chunk may not be there but a page still is.
-        let smaller = needed.and_then(frame_layout).ok_or(())?;
-        let (block, size) = match frames.take(layout) {
-            Some(block) => (block, layout.size()),
-            None => (frames.take(smaller).ok_or(())?, smaller.size()),
+// another lock, and taking frames does not allocate. `resize` returns one of its arguments.
+unsafe impl Source for Chunks {
+    const TRACK_HEAP_END: bool = true;
+
+    fn acquire<B: Binning>(talc: &mut Talc<Self, B>, _layout: Layout) -> Result<(), ()> {
+        let layout = block_layout(CHUNK).ok_or(())?;
+        let block = FRAMES.lock().take(layout).ok_or(())?;
+        // SAFETY: the block was taken and belongs to nobody else.
+        unsafe { talc.claim(block.as_ptr(), CHUNK) }.map(drop).ok_or(())
+    }
+
+    /// Gives a chunk back whose last object has gone.
+    unsafe fn resize(&mut self, free: *mut u8, end: *mut u8, whole: bool) -> *mut u8 {
+        let start = end.wrapping_sub(CHUNK);
+        let (Some(layout), Some(block)) = (block_layout(CHUNK), NonNull::new(start)) else {
+            return end;
         };
-        drop(frames);
-        // SAFETY: the block was taken for good and belongs to nobody else.
-        unsafe { talc.claim(block.as_ptr(), size) }.map(drop).ok_or(())
+        if !whole {
+            return end;
+        }
+        // SAFETY: what `acquire` claimed is a chunk, nothing in it is used, and by the result
+        // talc forgets it.
+        unsafe { FRAMES.lock().give_back(block, layout) };
+        free
     }
 }
 
-static TALC: Mutex<Talc<FromFrames, DefaultBinning>> = Mutex::new(Talc::new(FromFrames));
+static TALC: Mutex<Talc<Chunks, DefaultBinning>> = Mutex::new(Talc::new(Chunks));
 
 /// The global allocator of an image.
 #[derive(Debug)]
 pub struct Heap;
 
-// SAFETY: talc's own contract is that of `GlobalAlloc`; the lock makes it `Sync`.
+// SAFETY: each object is of one of the two allocators, by its layout alone; both give memory of
+// that layout that nobody else has. The locks make it `Sync`.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc`.
-        unsafe { TALC.lock().allocate(layout) }.map_or(core::ptr::null_mut(), NonNull::as_ptr)
+        let block = match large_layout(layout) {
+            Some(block) => {
+                let mut frames = FRAMES.lock();
+                let taken = frames.take(block);
+                frames.large += if taken.is_some() { layout.size() } else { 0 };
+                taken
+            }
+            // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc`.
+            None => unsafe { TALC.lock().allocate(layout) },
+        };
+        block.map_or(core::ptr::null_mut(), NonNull::as_ptr)
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the contract of `GlobalAlloc::dealloc`.
-        unsafe { TALC.lock().deallocate(block, layout) }
+        match (large_layout(layout), NonNull::new(block)) {
+            (Some(taken), Some(block)) => {
+                let mut frames = FRAMES.lock();
+                frames.large -= layout.size();
+                // SAFETY: `alloc` took it with the same layout.
+                unsafe { frames.give_back(block, taken) };
+            }
+            // SAFETY: the caller keeps the contract of `GlobalAlloc::dealloc`.
+            (None, _) => unsafe { TALC.lock().deallocate(block, layout) },
+            (Some(_), None) => {}
+        }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: the caller keeps the contract of `GlobalAlloc::realloc`.
-        if unsafe { TALC.lock().try_realloc_in_place(block, layout, size) } {
-            return block;
-        }
         // SAFETY: the caller gave a size that is valid with this alignment.
         let new_layout = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
+        match (large_layout(layout), large_layout(new_layout)) {
+            (Some(old), Some(new)) if old == new => {
+                let mut frames = FRAMES.lock();
+                frames.large = frames.large - layout.size() + size;
+                return block;
+            }
+            // SAFETY: the caller keeps the contract of `GlobalAlloc::realloc`.
+            (None, None) if unsafe { TALC.lock().try_realloc_in_place(block, layout, size) } => {
+                return block;
+            }
+            _ => {}
+        }
         // SAFETY: as `alloc`.
         let new = unsafe { self.alloc(new_layout) };
         if !new.is_null() {
@@ -216,51 +290,71 @@ mod tests {
         u8::try_from(size % 251).unwrap()
     }
 
+    /// Takes an object of `size` bytes and fills it.
+    fn take(size: usize) -> Option<(*mut u8, usize)> {
+        // SAFETY: the size is not zero.
+        let object = NonNull::new(unsafe { Heap.alloc(layout(size)) })?.as_ptr();
+        // SAFETY: an object of `size` bytes.
+        unsafe { object.write_bytes(pattern(size), size) };
+        Some((object, size))
+    }
+
+    /// Looks whether an object is as it was filled, and gives it back.
+    fn free((object, size): (*mut u8, usize)) {
+        // SAFETY: `take` filled it.
+        let bytes = unsafe { core::slice::from_raw_parts(object, size) };
+        assert!(bytes.iter().all(|&b| b == pattern(size)), "an object of {size} was overwritten");
+        // SAFETY: from `take`, with the same layout, once.
+        unsafe { Heap.dealloc(object, layout(size)) };
+    }
+
     /// One test, because page frames and heap are one per process.
     #[test]
-    fn heap_takes_frames_grows_and_refuses_when_there_is_no_more() {
-        add_memory(memory(64));
+    fn memory_is_taken_given_back_and_grown() {
+        add_memory(memory(128));
         let start = statistics();
-        assert_eq!((start.total, start.allocated), (64 * FRAME, 0));
+        assert_eq!((start.total, start.allocated), (128 * FRAME, 0));
 
-        // SAFETY (of the blocks below): each is freed once with its own layout.
-        let blocks: Vec<_> = (1..200)
-            .map(|size| {
-                // SAFETY: the size is not zero.
-                let block = unsafe { Heap.alloc(layout(size)) };
-                assert!(!block.is_null(), "{size} bytes of {:?}", statistics());
-                // SAFETY: a block of `size` bytes.
-                unsafe { block.write_bytes(pattern(size), size) };
-                (block, size)
-            })
-            .collect();
+        // Small objects and large ones.
+        let objects: Vec<_> = (1..200).chain([LARGE - 1, LARGE, 3 * LARGE]).map(take).collect();
         let used = statistics();
-        assert!(used.allocated >= 199 * 200 / 2, "{used:?}");
-        for &(block, size) in &blocks {
-            // SAFETY: written above.
-            let bytes = unsafe { core::slice::from_raw_parts(block, size) };
-            assert!(bytes.iter().all(|&b| b == pattern(size)), "block of {size} was overwritten");
-        }
+        let asked: usize = objects.iter().flatten().map(|(_, size)| size).sum();
+        assert_eq!(used.allocated, asked, "{used:?}");
+        // SAFETY: the size is not zero.
+        let page = unsafe { Heap.alloc(Layout::from_size_align(FRAME, FRAME).unwrap()) };
+        assert_eq!(page as usize % FRAME, 0, "pages are aligned");
+        // SAFETY: allocated above.
+        unsafe { Heap.dealloc(page, Layout::from_size_align(FRAME, FRAME).unwrap()) };
+
+        // All that is left in small objects: then chunks go back, and large objects fit again.
+        let rest: Vec<_> = core::iter::from_fn(|| take(1000)).collect();
+        assert!(rest.len() > 200, "{} objects; {:?}", rest.len(), statistics());
+        assert!(!reserve(CHUNK), "full: {:?}", statistics());
+        rest.into_iter().for_each(free);
+        assert!(reserve(32 * FRAME), "chunks went back: {:?}", statistics());
 
         // More than there is: refused, nothing lost.
-        // SAFETY: the size is not zero.
-        assert!(unsafe { Heap.alloc(layout(64 * FRAME)) }.is_null());
+        assert!(take(256 * FRAME).is_none());
+        assert!(!reserve(256 * FRAME), "nothing to grow from yet");
         assert_eq!(statistics().allocated, used.allocated);
-        assert!(!reserve(64 * FRAME), "nothing to grow from yet");
+        grow_with(|bytes| if bytes <= 512 * FRAME { memory(bytes / FRAME) } else { &mut [] });
+        let large = take(256 * FRAME).expect("memory grows");
+        assert_eq!(statistics().total, (128 + 512) * FRAME, "twice what was asked for");
 
-        grow_with(|bytes| if bytes <= 256 * FRAME { memory(bytes / FRAME) } else { &mut [] });
-        // SAFETY: the size is not zero.
-        let large = unsafe { Heap.alloc(layout(64 * FRAME)) };
-        assert!(!large.is_null(), "the heap grows: {:?}", statistics());
-        assert_eq!(statistics().total, (64 + 256) * FRAME, "twice a block of 128 frames");
-        assert!(reserve(250 * FRAME), "by growing again: {:?}", statistics());
+        // An object keeps its contents when it grows into pages of its own, and back.
+        let (object, _) = take(100).unwrap();
+        // SAFETY: from `take`, of 100 bytes.
+        let object = unsafe { Heap.realloc(object, layout(100), LARGE + 5) };
+        // SAFETY: of that size since.
+        let object = unsafe { Heap.realloc(object, layout(LARGE + 5), LARGE + 9) };
+        // SAFETY: of that size since.
+        let object = unsafe { Heap.realloc(object, layout(LARGE + 9), 100) };
+        free((object, 100));
 
-        // SAFETY: the block allocated above.
-        unsafe { Heap.dealloc(large, layout(64 * FRAME)) };
-        for (block, size) in blocks {
-            // SAFETY: the blocks allocated above.
-            unsafe { Heap.dealloc(block, layout(size)) };
-        }
-        assert_eq!(statistics().allocated, 0, "all given back");
+        free(large);
+        objects.into_iter().flatten().for_each(free);
+        let end = statistics();
+        assert_eq!(end.allocated, 0, "all given back");
+        assert!(end.frames_free + CHUNK >= end.total, "one chunk is kept: {end:?}");
     }
 }

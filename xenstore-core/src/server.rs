@@ -29,7 +29,7 @@ use crate::wire::{Error, Features, HEADER_SIZE, Header, Op, Violation};
 const RECEIVE_MAX: usize = 1024;
 
 /// When this many bytes wait for a connection, its requests wait too, whoever it is.
-const BACKLOG: usize = 256 << 10;
+const BACKLOG: usize = 64 << 10;
 
 /// A Xenstore server for one host.
 ///

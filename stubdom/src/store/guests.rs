@@ -13,10 +13,10 @@ use xen_sys::ring::xenstore::{RING_SIZE, RingError, Server as Ring, ServerFeatur
 use xenstore_core::wire::Violation;
 use xenstore_core::{ConnId, DomId, Host, Server, UniqueId, Unreachable};
 
-/// Heap that is kept free of the store's data: what one request may need at most (a commit, the
-/// events of a large removal, the buffers of a guest that connects). Below it the store answers
-/// ENOMEM to what would make it grow.
-const RESERVE: usize = 256 * 1024;
+/// Memory that is kept free of the store's data, in one piece: what one request may need at most (a
+/// commit, the events of a large removal, the buffers of a guest that connects). Without it the
+/// store answers ENOMEM to what would make it grow.
+const RESERVE: usize = 512 * 1024;
 
 /// One connected guest. The event channel goes before the page it speaks of.
 #[derive(Debug)]
