@@ -90,8 +90,8 @@ pub trait Host {
     /// Gives back the domain's ring and event channel.
     fn release(&mut self, conn: ConnId, domain: DomId);
 
-    /// Whether so little memory is left that the store must not grow.
-    fn memory_is_low(&self) -> bool;
+    /// Whether that many bytes of memory can be had, in one piece.
+    fn has_memory(&self, bytes: usize) -> bool;
 
     /// Writes one line of text to the log.
     fn print(&mut self, text: &str);

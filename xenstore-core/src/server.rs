@@ -31,6 +31,14 @@ const RECEIVE_MAX: usize = 1024;
 /// When this many bytes wait for a connection, its requests wait too, whoever it is.
 const BACKLOG: usize = 64 << 10;
 
+/// Memory that the store's growth leaves alone, in one piece: what one request may need at most (a
+/// commit, the events of a large removal, the buffers of a guest that connects).
+const RESERVE: usize = 512 << 10;
+
+/// The part of it that is left to the privileged domain alone, for the watches and transactions by
+/// which its tools destroy a guest.
+const LAST_RESERVE: usize = RESERVE / 2;
+
 /// A Xenstore server for one host.
 ///
 /// Its owner moves bytes: after an event on a ring it calls [`receive`](Self::receive) with what
@@ -351,8 +359,12 @@ impl Server {
         op: &PathOp<'_>,
         host: &impl Host,
     ) -> Result<Reply<'static>, Denial> {
-        if grows(op) && host.memory_is_low() {
+        if grows(op) && !host.has_memory(RESERVE) {
             return Err(Error::Enomem.into());
+        }
+        // Whatever it asks, a transaction keeps what it was told.
+        if number != 0 {
+            must_have_memory(caller, host)?;
         }
         if number != 0 {
             let connection = self.audience.connections.find_mut(conn).ok_or(Error::Einval)?;
@@ -388,6 +400,12 @@ impl Server {
             host.print(&notice);
         }
     }
+}
+
+/// Refuses what keeps something other than nodes, once there is little memory left for that.
+fn must_have_memory(caller: Caller, host: &impl Host) -> Result<(), Denial> {
+    let reserve = if caller.subject.privileged { LAST_RESERVE } else { RESERVE };
+    if host.has_memory(reserve) { Ok(()) } else { Err(Error::Enomem.into()) }
 }
 
 /// Whether an operation can make the store larger.

@@ -110,13 +110,6 @@ impl Store {
         op: &PathOp<'_>,
     ) -> Result<Answer, Denial> {
         let limits = self.limits_of(caller);
-        let memory = Record::memory(op);
-        if let Some(domain) = self.domains.find(caller.domain)
-            && limits.is_some()
-            && !domain.has_room(memory.cast_signed())
-        {
-            return Err(Quota::Memory.into());
-        }
         let mut judge = judge(&self.domains, &mut self.interned, caller);
         let judged = judge.judge(&transaction.tree, op);
         if let Err(denial @ Denial { error: Error::Einval, quota: None }) = judged {
@@ -125,6 +118,13 @@ impl Store {
         }
         let unchanged = Change::Nothing;
         let change = judged.as_ref().map_or(&unchanged, |(_, change)| change);
+        let memory = Record::memory(op, change);
+        if let Some(domain) = self.domains.find(caller.domain)
+            && limits.is_some()
+            && !domain.has_room(memory.cast_signed())
+        {
+            return Err(Quota::Memory.into());
+        }
         if let Some(limits) = limits {
             let most = limits.of(Quota::TransactionNodes) as usize;
             let touched = transaction.touch(op.place(), change, most);

@@ -28,8 +28,8 @@ pub(crate) struct Transaction {
     log: Vec<Record>,
     /// No fewer than the different paths touched; exactly them once `paths` is there.
     touched: usize,
-    /// Only made when the count above nears its limit.
-    paths: Option<BTreeSet<Box<[u8]>>>,
+    /// Hashes of the paths; only made when the count above nears its limit.
+    paths: Option<BTreeSet<u64>>,
     /// Set when a refusal left the transaction incomplete: it cannot commit.
     pub(crate) doomed: bool,
     /// What the record is charged with, in bytes.
@@ -79,10 +79,13 @@ impl Record {
         Place::trusted(&self.place)
     }
 
-    /// Returns what keeping a request costs, in bytes.
-    pub(crate) fn memory(op: &PathOp<'_>) -> usize {
+    /// Returns what keeping a request costs, in bytes, with the nodes that only its transaction
+    /// has.
+    pub(crate) fn memory(op: &PathOp<'_>, change: &Change) -> usize {
         let value = if let PathOp::Node(_, NodeOp::Write(value)) = op { value.len() } else { 0 };
-        size_of::<Self>() + op.place().as_bytes().len() + value
+        let mut memory = size_of::<Self>() + op.place().as_bytes().len() + value;
+        change.charge(op.place(), |_, _, bytes| memory += usize::try_from(bytes).unwrap_or(0));
+        memory
     }
 
     fn op(&self) -> PathOp<'_> {
@@ -193,13 +196,25 @@ impl Transaction {
     }
 }
 
-fn note(paths: &mut BTreeSet<Box<[u8]>>, place: Place<'_>, change: &Change) {
-    paths.insert(place.as_bytes().into());
-    if let (Place::Node(path), Change::Created { made, .. }) = (place, change) {
-        let mut parent = path;
-        for _ in 1..*made {
-            parent = parent.ancestor(1);
-            paths.insert(parent.as_bytes().into());
+/// Adds the paths that a request touches. Hashes, because a path of a thousand levels has as many
+/// ancestors with a thousand names each. Paths whose hashes agree count as one: who contrives
+/// that gains a few paths more, which its memory quota counts all the same.
+fn note(paths: &mut BTreeSet<u64>, place: Place<'_>, change: &Change) {
+    let above = match (place, change) {
+        (Place::Node(path), Change::Created { made, .. }) => path.depth() - made,
+        _ => usize::MAX,
+    };
+    // FNV-1a, which has the hash of every ancestor on its way.
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    let mut level = 0;
+    for (at, byte) in place.as_bytes().iter().enumerate() {
+        if *byte == b'/' && at > 0 {
+            level += 1;
+            if level > above {
+                paths.insert(hash);
+            }
         }
+        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     }
+    paths.insert(hash);
 }

@@ -13,11 +13,6 @@ use xen_sys::ring::xenstore::{RING_SIZE, RingError, Server as Ring, ServerFeatur
 use xenstore_core::wire::Violation;
 use xenstore_core::{ConnId, DomId, Host, Server, UniqueId, Unreachable};
 
-/// Memory that is kept free of the store's data, in one piece: what one request may need at most (a
-/// commit, the events of a large removal, the buffers of a guest that connects). Without it the
-/// store answers ENOMEM to what would make it grow.
-const RESERVE: usize = 512 * 1024;
-
 /// One connected guest. The event channel goes before the page it speaks of.
 #[derive(Debug)]
 struct Session {
@@ -310,8 +305,8 @@ impl Host for Guests {
         log::info!("domain {domain} is gone; {} bytes in use", heap::statistics().allocated);
     }
 
-    fn memory_is_low(&self) -> bool {
-        !heap::reserve(RESERVE)
+    fn has_memory(&self, bytes: usize) -> bool {
+        heap::reserve(bytes)
     }
 
     fn print(&mut self, text: &str) {

@@ -48,8 +48,8 @@ impl Host for Fake {
         self.log.push(format!("release {domain}"));
     }
 
-    fn memory_is_low(&self) -> bool {
-        self.memory_is_low
+    fn has_memory(&self, _bytes: usize) -> bool {
+        !self.memory_is_low
     }
 
     fn print(&mut self, text: &str) {
@@ -563,9 +563,28 @@ fn without_memory_the_store_serves_but_does_not_grow() {
         assert_eq!(lab.one(1, op, 0, payload), "ENOMEM|", "{op:?}");
     }
     assert_eq!(lab.one(1, Op::Read, 0, "data|"), "");
+    assert_eq!(lab.one(1, Op::Read, open, "data|"), "ENOMEM|", "its answer would have to be kept");
     lab.ok(1, Op::TransactionEnd, open, "F|");
     lab.ok(1, Op::Unwatch, 0, "data|t|");
     lab.ok(1, Op::Rm, 0, "data|");
+}
+
+#[test]
+fn what_a_transaction_builds_is_charged_before_it_commits() {
+    let mut lab = Lab::new(&[1]);
+    let deep = format!("data{}|", "/a".repeat(990));
+    let mut answers = Vec::new();
+    for _ in 0..10 {
+        let open = lab.start(1);
+        answers.push(lab.one(1, Op::Write, open, &deep));
+        // Beyond the quota of paths, where every path is counted.
+        for number in 0..40 {
+            lab.one(1, Op::Read, open, &format!("data/r{number}|"));
+        }
+    }
+    // A thousand paths of a thousand bytes: the memory quota of 2.5 MiB holds two of them.
+    assert_eq!(answers[..2], ["OK|", "OK|"]);
+    assert!(answers[2..].iter().all(|answer| answer == "ENOMEM|"), "{answers:?}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Transactions of connections.
 
-use super::Server;
+use super::{Server, must_have_memory};
 use crate::host::{ConnId, DomId, Host};
 use crate::quota::{Denial, Quota};
 use crate::reply::Reply;
@@ -24,9 +24,7 @@ impl Server {
         if !caller.subject.privileged && !domain.limits.allow(Quota::Transactions, count) {
             return Err(Quota::Transactions.into());
         }
-        if host.memory_is_low() {
-            return Err(Error::Enomem.into());
-        }
+        must_have_memory(caller, host)?;
         let connection = self.audience.connections.find_mut(conn).ok_or(Error::Einval)?;
         let number = connection.next_transaction();
         let open = Transaction::new(&self.store.tree, self.store.epoch);

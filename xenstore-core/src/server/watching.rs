@@ -1,6 +1,6 @@
 //! Watches of connections.
 
-use super::Server;
+use super::{Server, must_have_memory};
 use crate::announce::Audience;
 use crate::host::{ConnId, DomId, Host};
 use crate::path::WatchPath;
@@ -33,9 +33,7 @@ impl Server {
                 return Err(Quota::Memory.into());
             }
         }
-        if host.memory_is_low() {
-            return Err(Error::Enomem.into());
-        }
+        must_have_memory(caller, host)?;
         let connection = connections.find_mut(conn).ok_or(Error::Einval)?;
         let listed_at = u32::try_from(connection.watches.len()).unwrap_or(u32::MAX);
         let newest = connection.outbox.next_event();

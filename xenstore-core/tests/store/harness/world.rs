@@ -175,8 +175,8 @@ impl Host for Outside {
         }
     }
 
-    fn memory_is_low(&self) -> bool {
-        self.memory_is_low
+    fn has_memory(&self, _bytes: usize) -> bool {
+        !self.memory_is_low
     }
 
     fn print(&mut self, text: &str) {
