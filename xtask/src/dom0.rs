@@ -16,6 +16,22 @@ const INIT: &[u8] = include_bytes!("../lab/dom0-init.sh");
 const HOST: &[u8] = include_bytes!("../lab/host.sh");
 const GUEST_INIT: &[u8] = include_bytes!("../lab/guest-init.sh");
 
+/// Folders that Xen's tools expect to be there.
+const FOLDERS: [&str; 12] = [
+    "/dev",
+    "/mnt",
+    "/proc",
+    "/root",
+    "/run/lock",
+    "/run/xen",
+    "/run/xenstored",
+    "/sys",
+    "/tmp",
+    "/var/lib/xen",
+    "/var/lib/xenstored",
+    "/var/log/xen/console",
+];
+
 /// Files of Debian's: what configures Xen's tools, and what starts them at boot. The latter wants
 /// Debian's shell, as busybox prefers its own `start-stop-daemon` to any other.
 const FILES: [&str; 10] = [
@@ -65,21 +81,28 @@ pub(crate) fn write(
     out: impl Write,
 ) -> Result<()> {
     let mut dom0 = Archive::new(BufWriter::new(out));
-    for folder in ["dev", "proc", "sys", "tmp", "run/lock", "run/xen", "run/xenstored", "root"] {
-        dom0.folder(&format!("/{folder}"))?;
-    }
-    for folder in ["/var/lib/xen", "/var/log/xen/console", "/var/lib/xenstored", "/mnt"] {
+    for folder in FOLDERS {
         dom0.folder(folder)?;
     }
     dom0.link("/var/run", "/run")?;
     dom0.link("/var/lock", "/run/lock")?;
-
     dom0.file("/init", INIT)?;
+
     dom0.file("/lab/host.sh", HOST)?;
     dom0.file("/lab/config", contents.config.as_bytes())?;
     dom0.file("/lab/script", contents.script)?;
     folder(&mut dom0, "/lab", &ws.file("tests/lab"))?;
     folder(&mut dom0, "/etc/xen", &ws.file("tests/xl-configs"))?;
+
+    kernels(&mut dom0, ws, tree)?;
+    modules(&mut dom0, tree)?;
+    programs(&mut dom0, tree, contents.with)?;
+    dom0.finish()?.flush()?;
+    Ok(())
+}
+
+/// What xl can start, in `/boot`.
+fn kernels<W: Write>(dom0: &mut Archive<W>, ws: &Workspace, tree: &Tree) -> Result<()> {
     for image in ["stubdom", "guest"] {
         let built = ws.image(image);
         if built.exists() {
@@ -87,31 +110,34 @@ pub(crate) fn write(
         }
     }
     dom0.copy("/boot/linux", &tree.linux())?;
-    dom0.file("/boot/guest.img", &linux_guest(tree)?)?;
+    dom0.file("/boot/guest.img", &linux_guest(tree)?)
+}
 
+fn modules<W: Write>(dom0: &mut Archive<W>, tree: &Tree) -> Result<()> {
     let mut order = String::new();
     for (name, module) in tree.modules(&MODULES)? {
         dom0.file(&format!("/lib/modules/{name}.ko"), &module)?;
         order = order + &name + "\n";
     }
-    dom0.file("/lib/modules/order", order.as_bytes())?;
+    dom0.file("/lib/modules/order", order.as_bytes())
+}
 
+/// Everything that runs in dom0; `with` comes from this machine.
+fn programs<W: Write>(dom0: &mut Archive<W>, tree: &Tree, with: &[PathBuf]) -> Result<()> {
     let mut programs = Programs::default();
-    busybox(&mut dom0, tree)?;
+    busybox(dom0, tree)?;
     dom0.link("/bin/sh", "dash")?;
     for path in tools(tree)? {
-        programs.add(&mut dom0, tree, &tree.inside(&path)?, &path)?;
+        programs.add(dom0, tree, &tree.inside(&path)?, &path)?;
     }
     for path in FILES {
-        programs.add(&mut dom0, tree, path, &tree.known(path)?)?;
+        programs.add(dom0, tree, path, &tree.known(path)?)?;
     }
-    for path in contents.with {
+    for path in with {
         let name = path.file_name().and_then(|name| name.to_str()).context("a file to take")?;
-        programs.add(&mut dom0, tree, &format!("/lab/with/{name}"), path)?;
+        programs.add(dom0, tree, &format!("/lab/with/{name}"), path)?;
     }
-    programs.libraries(&mut dom0, tree)?;
-    dom0.finish()?.flush()?;
-    Ok(())
+    programs.libraries(dom0, tree)
 }
 
 /// The initramfs of the stock Linux guest: busybox and the Xenstore commands.

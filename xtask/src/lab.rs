@@ -159,31 +159,35 @@ impl Run<'_> {
         let log = place.path.join("console.log");
         let mut qemu = machine.start(tree, &place.path)?;
         let mut console = Console::new(qemu.take_outputs()?, &log, &token, echo, progress)?;
-        let mut deadline = Some(Instant::now() + Duration::from_secs(config.timeout));
+        let ending = self.watch(&mut console)?;
+        qemu.stop()?;
+        console.close()?;
+        let _ = fs::remove_file(place.path.join("dom0.img"));
+        Ok(Report { ending, log })
+    }
+
+    fn watch(&self, console: &mut Console) -> Result<Ending> {
+        let mut deadline = Some(Instant::now() + Duration::from_secs(self.config.timeout));
         let mut verdict = None;
-        let ending = loop {
+        loop {
             match console.next(Duration::from_millis(200))? {
-                Some(Event::Verdict(status)) if shell => {
+                Some(Event::Verdict(status)) if self.shell => {
                     verdict = Some(status);
                     console.open_prompt();
                     // Whoever types at a terminal may take as long as it takes.
                     deadline = deadline.filter(|_| !stdin().is_terminal());
                 }
-                Some(Event::Verdict(status)) => break Ending::Verdict(status),
-                Some(Event::Closed) => break verdict.map_or(Ending::Stopped, Ending::Verdict),
+                Some(Event::Verdict(status)) => return Ok(Ending::Verdict(status)),
+                Some(Event::Closed) => return Ok(verdict.map_or(Ending::Stopped, Ending::Verdict)),
                 None => {}
             }
             if interrupt::wanted() {
-                break Ending::Interrupted;
+                return Ok(Ending::Interrupted);
             }
             if deadline.is_some_and(|deadline| Instant::now() > deadline) {
-                break Ending::TimedOut;
+                return Ok(Ending::TimedOut);
             }
-        };
-        qemu.stop()?;
-        console.close()?;
-        let _ = fs::remove_file(place.path.join("dom0.img"));
-        Ok(Report { ending, log })
+        }
     }
 }
 

@@ -95,6 +95,7 @@ pub(crate) fn run(ws: &Workspace, only: Option<&str>, progress: &Progress) -> Re
     let checks = chosen(ws, only)?;
     let mut tally = Tally::default();
     let mut labs = VecDeque::new();
+    let mut built = false;
     for check in checks {
         if interrupt::wanted() {
             bail!("interrupted");
@@ -109,7 +110,10 @@ pub(crate) fn run(ws: &Workspace, only: Option<&str>, progress: &Progress) -> Re
                 cargo(ws, progress, "cargo doc", &["doc", "--workspace", "--no-deps"])?
             }
             Check::Host => host(ws, progress)?,
-            Check::Image => built(ws, progress),
+            Check::Image => {
+                built = build_images(ws, progress);
+                Tally::one(built)
+            }
             Check::Lab(test) => {
                 labs.push_back(test);
                 continue;
@@ -117,7 +121,12 @@ pub(crate) fn run(ws: &Workspace, only: Option<&str>, progress: &Progress) -> Re
         };
         tally.add(counted);
     }
-    tally.add(in_lab(ws, progress, labs)?);
+    if built {
+        tally.add(in_lab(ws, progress, labs)?);
+    } else if !labs.is_empty() {
+        progress.say("no lab can run without the images");
+        tally.failed += u32::try_from(labs.len())?;
+    }
     progress.say(format_args!("{} passed, {} failed", tally.passed, tally.failed));
     Ok(tally.failed == 0)
 }
@@ -127,7 +136,10 @@ fn chosen(ws: &Workspace, only: Option<&str>) -> Result<Vec<Check>> {
         vec![Check::Format, Check::Clippy, Check::Documentation, Check::Host, Check::Image];
     checks.extend(lab_tests(ws)?.into_iter().map(Check::Lab));
     if let Some(only) = only {
-        checks.retain(|check| check.name().contains(only));
+        let fits = |check: &Check| check.name().contains(only);
+        // No lab runs with images of other sources.
+        let labs = checks.iter().any(|check| matches!(check, Check::Lab(_)) && fits(check));
+        checks.retain(|check| fits(check) || labs && matches!(check, Check::Image));
         if checks.is_empty() {
             bail!("no check has {only:?} in its name; `cargo xtask test --list` names them");
         }
@@ -208,24 +220,16 @@ fn results_in(line: &str) -> Tally {
     tally
 }
 
-fn built(ws: &Workspace, progress: &Progress) -> Tally {
+fn build_images(ws: &Workspace, progress: &Progress) -> bool {
     let result = image::build(ws, progress);
     if let Err(error) = &result {
         progress.say(format_args!("{error:#}"));
     }
-    Tally::one(result.is_ok())
+    result.is_ok()
 }
 
 /// Runs labs side by side, as many as there are processors, two at most.
 fn in_lab(ws: &Workspace, progress: &Progress, labs: VecDeque<LabTest>) -> Result<Tally> {
-    if labs.is_empty() {
-        return Ok(Tally::default());
-    }
-    // Labs alone may have been asked for: the images they start are to be those of the sources.
-    if let Err(error) = image::build(ws, progress) {
-        progress.say(format_args!("{error:#}\nno lab can run without the images"));
-        return Ok(Tally { passed: 0, failed: u32::try_from(labs.len())? });
-    }
     let processors = thread::available_parallelism().map_or(1, usize::from);
     let waiting = Mutex::new(labs);
     let total = Mutex::new(Tally::default());
