@@ -8,6 +8,7 @@ use crate::host::{ConnId, DomId};
 use crate::outbox::{Outbox, Spare};
 use crate::path::extend_home;
 use crate::transaction::Transaction;
+use crate::tree::Tree;
 use crate::watch::WatchId;
 
 /// One connection. When idle it holds no buffer.
@@ -166,6 +167,14 @@ impl Connections {
     pub(crate) fn forget_highest(&mut self) {
         let connections = self.slots.iter_mut().filter_map(|slot| slot.connection.as_mut());
         connections.for_each(|connection| connection.outbox.forget_highest());
+    }
+
+    /// Sacrifices the open transactions of every connection but the privileged domain's.
+    pub(crate) fn sacrifice_transactions(&mut self, privileged: DomId, tree: &Tree) {
+        let connections = self.slots.iter_mut().filter_map(|slot| slot.connection.as_mut());
+        for connection in connections.filter(|connection| connection.domain != privileged) {
+            connection.transactions.values_mut().for_each(|open| open.sacrifice(tree));
+        }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (ConnId, &Connection)> + '_ {

@@ -29,6 +29,8 @@ pub(crate) struct Domain {
     pub(crate) usage: Usage,
     pub(crate) highest: Marks,
     pub(crate) refused: Marks,
+    /// Whether requests of it wait until it uses less memory.
+    pub(crate) waits_for_memory: bool,
     /// Whether the log was told that it passed its soft limit.
     pub(crate) soft_limit_told: bool,
     /// Paths of the nodes it owns whose parents it does not own: its death removes these.
@@ -126,6 +128,7 @@ impl Domains {
             usage: Usage::default(),
             highest: Marks::default(),
             refused: Marks::default(),
+            waits_for_memory: false,
             soft_limit_told: false,
             roots: BTreeSet::new(),
         }))

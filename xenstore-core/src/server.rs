@@ -55,6 +55,8 @@ pub struct Server {
     requests: u64,
     /// Whether shutdowns were told by domain, but not yet by the plain event.
     shutdowns: bool,
+    /// Whether a guest began a transaction since all were last sacrificed.
+    snapshots: bool,
     log_switches: control::Switches,
 }
 
@@ -87,6 +89,7 @@ impl Server {
             scratch: Vec::new(),
             requests: 0,
             shutdowns: false,
+            snapshots: false,
             log_switches: control::Switches::default(),
         }
     }
@@ -194,10 +197,10 @@ impl Server {
         let (replies, waiting) = (connection.outbox.replies(), connection.outbox.len());
         let privileged = self.store.is_privileged(connection.domain);
         let within = privileged
-            || self.store.domains.find(connection.domain).is_some_and(|domain| {
+            || self.store.domains.find_mut(connection.domain).is_some_and(|domain| {
                 let outstanding = domain.limits.of(Quota::Outstanding) as usize;
-                (outstanding == 0 || replies < outstanding)
-                    && domain.limits.allow(Quota::Memory, domain.usage.memory)
+                domain.waits_for_memory = !domain.limits.allow(Quota::Memory, domain.usage.memory);
+                (outstanding == 0 || replies < outstanding) && !domain.waits_for_memory
             });
         connection.stalled = !within || waiting >= BACKLOG;
         !connection.stalled
@@ -282,8 +285,8 @@ impl Server {
             audience.greet(watch, path);
         }
         self.scratch = scratch;
-        if !self.store.notices.is_empty() {
-            self.print_notices(host);
+        if !self.store.notices.is_empty() || !self.store.relieved.is_empty() {
+            self.follow_up(host);
         }
     }
 
@@ -359,12 +362,11 @@ impl Server {
         op: &PathOp<'_>,
         host: &impl Host,
     ) -> Result<Reply<'static>, Denial> {
-        if grows(op) && !host.has_memory(RESERVE) {
-            return Err(Error::Enomem.into());
-        }
-        // Whatever it asks, a transaction keeps what it was told.
-        if number != 0 {
-            must_have_memory(caller, host)?;
+        // Whatever is asked, a transaction keeps what it was told.
+        if grows(op) {
+            self.must_have(RESERVE, host)?;
+        } else if number != 0 {
+            self.must_have(reserve_of(caller), host)?;
         }
         if number != 0 {
             let connection = self.audience.connections.find_mut(conn).ok_or(Error::Einval)?;
@@ -395,17 +397,34 @@ impl Server {
         self.path(conn, caller, number, &PathOp::Perms(place?, PermsOp::Set(perms)), host)
     }
 
-    fn print_notices(&mut self, host: &mut impl Host) {
+    /// Refuses a request when less memory is left than that. Snapshots of guests are given up
+    /// first: they may hold everything that was removed since they began.
+    fn must_have(&mut self, reserve: usize, host: &impl Host) -> Result<(), Denial> {
+        if host.has_memory(reserve) {
+            return Ok(());
+        }
+        // None has begun since they were last given up: then there is nothing to look for.
+        if core::mem::take(&mut self.snapshots) {
+            let Self { audience, store, config, .. } = self;
+            audience.connections.sacrifice_transactions(config.privileged, &store.tree);
+        }
+        if host.has_memory(reserve) { Ok(()) } else { Err(Error::Enomem.into()) }
+    }
+
+    /// Does what a change left to do: looks at connections that may go on, and prints.
+    fn follow_up(&mut self, host: &mut impl Host) {
+        while let Some(conn) = self.store.relieved.pop() {
+            self.wake(conn);
+        }
         for notice in core::mem::take(&mut self.store.notices) {
             host.print(&notice);
         }
     }
 }
 
-/// Refuses what keeps something other than nodes, once there is little memory left for that.
-fn must_have_memory(caller: Caller, host: &impl Host) -> Result<(), Denial> {
-    let reserve = if caller.subject.privileged { LAST_RESERVE } else { RESERVE };
-    if host.has_memory(reserve) { Ok(()) } else { Err(Error::Enomem.into()) }
+/// Returns what must be left when a caller has something kept that is no node.
+fn reserve_of(caller: Caller) -> usize {
+    if caller.subject.privileged { LAST_RESERVE } else { RESERVE }
 }
 
 /// Whether an operation can make the store larger.

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 
 use crate::change::Change;
 use crate::domain::Domains;
-use crate::host::{Config, DomId, UniqueId};
+use crate::host::{Config, ConnId, DomId, UniqueId};
 use crate::operation::{Answer, Judge, PathOp, apply};
 use crate::path::{Path, Place};
 use crate::perms::{Access, Entry, Interned, Perms, Spelled, Subject, Who};
@@ -40,6 +40,8 @@ pub(crate) struct Store {
     pub(crate) epoch: u64,
     /// Lines for the log.
     pub(crate) notices: Vec<String>,
+    /// Connections whose requests waited for memory, and need not any more.
+    pub(crate) relieved: Vec<ConnId>,
 }
 
 impl Store {
@@ -64,6 +66,7 @@ impl Store {
             generation: 1,
             epoch: 0,
             notices: Vec::new(),
+            relieved: Vec::new(),
         };
         store.charge_whole_tree();
         store
@@ -125,6 +128,7 @@ impl Store {
         {
             return Err(Quota::Memory.into());
         }
+        transaction.make_room()?;
         if let Some(limits) = limits {
             let most = limits.of(Quota::TransactionNodes) as usize;
             let touched = transaction.touch(op.place(), change, most);
@@ -164,6 +168,9 @@ impl Store {
     ) -> Result<Tree, Denial> {
         if transaction.doomed {
             return Err(Error::Enomem.into());
+        }
+        if transaction.sacrificed {
+            return Err(Error::Eagain.into());
         }
         if transaction.only_read() {
             return Ok(self.tree.clone());

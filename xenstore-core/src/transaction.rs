@@ -32,6 +32,8 @@ pub(crate) struct Transaction {
     paths: Option<BTreeSet<u64>>,
     /// Set when a refusal left the transaction incomplete: it cannot commit.
     pub(crate) doomed: bool,
+    /// Set when its memory was needed for others: it must be repeated.
+    pub(crate) sacrificed: bool,
     /// What the record is charged with, in bytes.
     pub(crate) memory: usize,
 }
@@ -80,11 +82,11 @@ impl Record {
     }
 
     /// Returns what keeping a request costs, in bytes, with the nodes that only its transaction
-    /// has.
+    /// has, or still has.
     pub(crate) fn memory(op: &PathOp<'_>, change: &Change) -> usize {
         let value = if let PathOp::Node(_, NodeOp::Write(value)) = op { value.len() } else { 0 };
         let mut memory = size_of::<Self>() + op.place().as_bytes().len() + value;
-        change.charge(op.place(), |_, _, bytes| memory += usize::try_from(bytes).unwrap_or(0));
+        change.charge(op.place(), |_, _, bytes| memory += bytes.unsigned_abs());
         memory
     }
 
@@ -115,12 +117,30 @@ impl Transaction {
             touched: 0,
             paths: None,
             doomed: false,
+            sacrificed: false,
             memory: 0,
         }
     }
 
     pub(crate) fn log(&self) -> &[Record] {
         &self.log
+    }
+
+    /// Makes sure that one more request can be kept.
+    ///
+    /// # Errors
+    /// [`Error::Enomem`] if there is no memory for it.
+    pub(crate) fn make_room(&mut self) -> Result<(), Error> {
+        self.log.try_reserve(1).map_err(|_| Error::Enomem)
+    }
+
+    /// Gives up what the transaction alone keeps. It goes on as if it had begun now, and must be
+    /// repeated in the end.
+    pub(crate) fn sacrifice(&mut self, tree: &Tree) {
+        (self.base, self.tree) = (tree.clone(), tree.clone());
+        self.log = Vec::new();
+        self.paths = None;
+        self.sacrificed = true;
     }
 
     pub(crate) fn record(&mut self, record: Record) {

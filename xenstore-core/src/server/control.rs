@@ -21,12 +21,11 @@ pub(super) struct Switches([bool; SWITCHES.len()]);
 
 const SWITCHES: [&str; 5] = ["obj", "io", "wrl", "acc", "tdb"];
 
-const COMMANDS: [(&str, &str); 9] = [
+const COMMANDS: [(&str, &str); 8] = [
     ("check", ""),
     ("log", "[on|off|+<switch>|-<switch>]"),
     ("live-update", "[-c <cmdline>] [-F] [-t <timeout>] [-v <version>] <file>"),
-    ("logfile", "<file>"),
-    ("memreport", "[<file>]"),
+    ("memreport", ""),
     ("print", "<string>"),
     ("quota", "[set <name> <val>|<domid>|max [-r]|refused <domid>]"),
     ("quota-soft", "[set <name> <val>]"),

@@ -67,7 +67,7 @@ impl Server {
             return;
         }
         let Some(conn) = self.forget_domain(domain) else {
-            self.print_notices(host);
+            self.follow_up(host);
             return;
         };
         host.release(conn, domain);
@@ -75,7 +75,7 @@ impl Server {
         self.audience.tell_special(&self.store, Special::Release, Some(domain));
         // The plain event speaks for the shutdowns before it, too.
         self.shutdowns = false;
-        self.print_notices(host);
+        self.follow_up(host);
     }
 
     /// Ends a batch of reports: tells once that there were shutdowns.

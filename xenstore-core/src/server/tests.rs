@@ -588,6 +588,40 @@ fn what_a_transaction_builds_is_charged_before_it_commits() {
 }
 
 #[test]
+fn who_waits_for_memory_is_looked_at_once_there_is_some() {
+    let mut lab = Lab::new(&[1]);
+    lab.ok(0, Op::SetQuota, 0, "1|memory|5000|");
+    for node in ["a", "b", "c", "d"] {
+        let value = "x".repeat(1900);
+        lab.ok(0, Op::Write, 0, &format!("/local/domain/1/data/{node}|{value}"));
+    }
+    let frame = Lab::frame(Op::Read, 0, b"data\0");
+    assert_eq!(lab.send(1, &frame), Ok(0), "over its quota, it is not read");
+    while lab.server.next_ready().is_some() {}
+    lab.ok(0, Op::Rm, 0, "/local/domain/1/data/a|");
+    lab.ok(0, Op::Rm, 0, "/local/domain/1/data/b|");
+    let mut ready = core::iter::from_fn(|| lab.server.next_ready());
+    let guest = lab.clients[&1];
+    assert!(ready.any(|conn| conn == guest), "it can go on");
+    assert_eq!(lab.send(1, &frame), Ok(frame.len()));
+}
+
+#[test]
+fn snapshots_of_guests_are_given_up_for_memory() {
+    let mut lab = Lab::new(&[1]);
+    lab.ok(1, Op::Write, 0, "data/k|old");
+    let (guest, tools) = (lab.start(1), lab.start(0));
+    lab.ok(1, Op::Write, guest, "data/k|new");
+    lab.ok(0, Op::Write, tools, "/k|new");
+    lab.host.memory_is_low = true;
+    assert_eq!(lab.one(1, Op::Write, 0, "data/x|"), "ENOMEM|");
+    lab.host.memory_is_low = false;
+    assert_eq!(lab.one(1, Op::Read, guest, "data/k|"), "old", "it began anew");
+    assert_eq!(lab.one(1, Op::TransactionEnd, guest, "T|"), "EAGAIN|", "and must be repeated");
+    lab.ok(0, Op::TransactionEnd, tools, "T|");
+}
+
+#[test]
 fn a_wide_directory_is_read_in_parts() {
     let mut lab = Lab::new(&[]);
     for number in 0..1000 {

@@ -1,6 +1,6 @@
 //! Transactions of connections.
 
-use super::{Server, must_have_memory};
+use super::{Server, reserve_of};
 use crate::host::{ConnId, DomId, Host};
 use crate::quota::{Denial, Quota};
 use crate::reply::Reply;
@@ -19,12 +19,13 @@ impl Server {
         if number != 0 {
             return Err(Error::Ebusy.into());
         }
+        self.must_have(reserve_of(caller), host)?;
+        self.snapshots |= !caller.subject.privileged;
         let domain = self.store.domains.find_mut(caller.domain).ok_or(Error::Einval)?;
         let count = domain.usage.transactions + 1;
         if !caller.subject.privileged && !domain.limits.allow(Quota::Transactions, count) {
             return Err(Quota::Transactions.into());
         }
-        must_have_memory(caller, host)?;
         let connection = self.audience.connections.find_mut(conn).ok_or(Error::Einval)?;
         let number = connection.next_transaction();
         let open = Transaction::new(&self.store.tree, self.store.epoch);

@@ -1,6 +1,6 @@
 //! Watches of connections.
 
-use super::{Server, must_have_memory};
+use super::{Server, reserve_of};
 use crate::announce::Audience;
 use crate::host::{ConnId, DomId, Host};
 use crate::path::WatchPath;
@@ -19,6 +19,7 @@ impl Server {
         depth: Option<u32>,
         host: &impl Host,
     ) -> Result<Reply<'a>, Denial> {
+        self.must_have(reserve_of(caller), host)?;
         let Audience { watches, connections, .. } = &mut self.audience;
         if watches.find(conn.slot, path.full, token).is_some() {
             return Err(Error::Eexist.into());
@@ -33,7 +34,6 @@ impl Server {
                 return Err(Quota::Memory.into());
             }
         }
-        must_have_memory(caller, host)?;
         let connection = connections.find_mut(conn).ok_or(Error::Einval)?;
         let listed_at = u32::try_from(connection.watches.len()).unwrap_or(u32::MAX);
         let newest = connection.outbox.next_event();

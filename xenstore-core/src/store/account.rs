@@ -9,7 +9,7 @@ use heapless::Vec as Bounded;
 use super::{Caller, Store};
 use crate::change::{Change, charge_of};
 use crate::domain::Domain;
-use crate::host::DomId;
+use crate::host::{ConnId, DomId};
 use crate::path::Place;
 use crate::perms::Entry;
 use crate::quota::{Denial, Quota};
@@ -70,11 +70,12 @@ impl Store {
 
     /// Brings every account and the index of owned nodes up to a change.
     pub(super) fn account(&mut self, place: Place<'_>, change: &Change) {
-        let Self { domains, notices, privileged, .. } = self;
+        let Self { domains, notices, relieved, privileged, .. } = self;
         change.charge(place, |owner, nodes, bytes| {
             if let Some(domain) = domains.named_by_mut(owner) {
                 domain.charge(nodes, bytes);
                 tell_soft_limit(domain, *privileged, notices);
+                relieve(domain, relieved);
             }
         });
         change.move_roots(place, |owner, path, added| {
@@ -96,6 +97,7 @@ impl Store {
         if let Some(domain) = self.domains.find_mut(domain) {
             domain.charge(0, bytes);
             tell_soft_limit(domain, self.privileged, &mut self.notices);
+            relieve(domain, &mut self.relieved);
         }
     }
 
@@ -120,6 +122,14 @@ impl Store {
                 domain.charge(1, bytes.cast_signed());
             }
         });
+    }
+}
+
+/// Notes a domain whose requests waited for memory, once it uses less than it may.
+fn relieve(domain: &mut Domain, relieved: &mut Vec<ConnId>) {
+    if domain.waits_for_memory && domain.limits.allow(Quota::Memory, domain.usage.memory) {
+        domain.waits_for_memory = false;
+        relieved.extend(domain.conn);
     }
 }
 
