@@ -17,6 +17,7 @@ say "a panic"
 crash test-panic
 expect "it says where" printed "$id" "stubdom/src/main.rs:"
 expect "and why" printed "$id" "asked to by the command line"
+expect "and the way there" printed "$id" "calls: 0x"
 
 say "a fault"
 crash test-fault

@@ -63,6 +63,8 @@ pub fn report_panic(info: &PanicInfo<'_>) -> ! {
     if !PANICKING.swap(true, Ordering::Relaxed) {
         // The sink cannot fail.
         let _ = writeln!(DebugPort, "\nFATAL: {info}");
+        // Where the panic began: the library's own place says little.
+        traps::call_sites(&mut DebugPort, core::ptr::from_ref(&info) as u64);
     }
     crash()
 }

@@ -195,7 +195,7 @@ fn report(f: &Frame) {
 
 /// Prints what looks like return addresses on the interrupted stack: no frame pointers are kept,
 /// so some may be stale, but `addr2line` on them tells most of the story.
-fn call_sites(out: &mut DebugPort, rsp: u64) {
+pub(crate) fn call_sites(out: &mut DebugPort, rsp: u64) {
     const WORDS: u64 = 512;
     const SITES: usize = 16;
     let stack = paging::stack();
