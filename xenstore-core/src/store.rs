@@ -17,6 +17,10 @@ use crate::transaction::{Record, Transaction};
 use crate::tree::{Special, Tree};
 use crate::wire::{Error, Features};
 
+/// The most requests of a guest in one transaction, however few paths they are about: all may have
+/// to be judged again in one go, while the others wait.
+const REQUESTS_MAX: usize = 4096;
+
 /// Who makes a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Caller {
@@ -132,7 +136,8 @@ impl Store {
         if let Some(limits) = limits {
             let most = limits.of(Quota::TransactionNodes) as usize;
             let touched = transaction.touch(op.place(), change, most);
-            if !limits.allow(Quota::TransactionNodes, touched) {
+            let asked = transaction.log().len();
+            if asked >= REQUESTS_MAX || !limits.allow(Quota::TransactionNodes, touched) {
                 transaction.doomed = true;
                 return Err(Quota::TransactionNodes.into());
             }

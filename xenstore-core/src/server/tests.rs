@@ -607,6 +607,17 @@ fn who_waits_for_memory_is_looked_at_once_there_is_some() {
 }
 
 #[test]
+fn a_transaction_of_a_guest_has_an_end() {
+    let mut lab = Lab::new(&[1]);
+    let open = lab.start(1);
+    for _ in 0..4096 {
+        assert_eq!(lab.one(1, Op::Read, open, "data|"), "");
+    }
+    assert_eq!(lab.one(1, Op::Read, open, "data|"), "ENOSPC|");
+    assert_eq!(lab.one(1, Op::TransactionEnd, open, "T|"), "ENOMEM|");
+}
+
+#[test]
 fn snapshots_of_guests_are_given_up_for_memory() {
     let mut lab = Lab::new(&[1]);
     lab.ok(1, Op::Write, 0, "data/k|old");
