@@ -22,6 +22,28 @@ say "a guest that behaves"
 expect "xl create" xl create -q /etc/xen/guest.cfg 'name="polite"'
 eventually 60 xenstore-exists "/local/domain/$(domid polite)/data/hello"
 
+# introduce DOMID: introduces a domain again with the port that it has, as raw bytes: no command
+# does that.
+introduce() {
+    local home=/local/domain/$1/store
+    printf '%s\0%s\0%s\0' "$1" "$(xenstore-read "$home/ring-ref")" \
+        "$(xenstore-read "$home/port")" >/tmp/payload
+    # INTRODUCE, request 1, no transaction, the length.
+    {
+        printf '\010\0\0\0\001\0\0\0\0\0\0\0'
+        printf "\\$(printf %03o "$(wc -c </tmp/payload)")\\0\\0\\0"
+        cat /tmp/payload
+    } >/tmp/frame
+    (
+        exec 6<>/dev/xen/xenbus
+        cat /tmp/frame >&6
+        timeout 20 dd bs=19 count=1 <&6 >/tmp/answer 2>/dev/null
+        timeout 5 dd bs=19 count=1 <&6 >>/tmp/answer 2>/dev/null
+        true
+    )
+    grep -q OK /tmp/answer
+}
+
 # offends NAME NUMBER: the guest breaks the protocol, sees this error in its ring, and nobody
 # else sees anything of it.
 offends() {
@@ -32,6 +54,7 @@ offends() {
         printed "$id" "guest: ring error $2, 0 bytes of answer"
     expect "dom0 is served" xenstore-write /test/offence "$1"
     equal "and read" "$1" xenstore-read /test/offence
+    expect "it can be introduced again" introduce "$id"
     expect "xl destroy" xl destroy "$1"
     eventually 60 gone "$1" "$id"
 }

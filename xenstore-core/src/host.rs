@@ -78,7 +78,7 @@ pub trait Host {
     /// Binds the event channel anew and resets the ring's indexes and its error field.
     ///
     /// # Errors
-    /// [`Unreachable`] if the event channel cannot be bound; then the old one stays.
+    /// [`Unreachable`] if the event channel cannot be bound; then the domain has none.
     fn reintroduce(
         &mut self,
         conn: ConnId,

@@ -18,7 +18,8 @@ use xenstore_core::{ConnId, DomId, Host, Server, UniqueId, Unreachable};
 struct Session {
     conn: ConnId,
     domain: DomId,
-    channel: Channel,
+    /// `None` if it was introduced again with a port that is not there.
+    channel: Option<Channel>,
     ring: Ring<GrantMapping>,
     features: ServerFeatures,
     /// Its ring has lied: nothing of it is looked at until it is introduced again.
@@ -159,8 +160,9 @@ impl Guests {
         let ended = done.map_err(|fault| self.ignore(conn, &fault, server)).is_err();
         if let Some(session) = self.session(conn)
             && (session.ring.take_notify() || ended)
+            && let Some(channel) = &session.channel
         {
-            session.channel.notify();
+            channel.notify();
         }
     }
 
@@ -239,6 +241,7 @@ impl Guests {
             self.sessions.resize_with(slot + 1, || None);
         }
         let (ignored, queued) = (false, false);
+        let channel = Some(channel);
         self.sessions[slot] =
             Some(Session { conn, domain, channel, ring, features, ignored, queued });
     }
@@ -284,15 +287,20 @@ impl Host for Guests {
         port: u32,
         features: u32,
     ) -> Result<(), Unreachable> {
-        let channel = self.bind(domain, Port(port))?;
+        // A port has one peer, and a guest that is introduced again has often kept its port: our
+        // end of it must be closed first.
         let session = self.session(conn).ok_or(Unreachable)?;
-        let features = ServerFeatures::from_bits_retain(features);
-        begin(&mut session.ring, &channel, features);
-        session.features = features;
+        session.ignored = true;
+        if let Some(old) = session.channel.take() {
+            self.point(old.port(), None);
+        }
+        let channel = self.bind(domain, Port(port))?;
+        self.point(channel.port(), Some(conn));
+        let session = self.session(conn).ok_or(Unreachable)?;
+        session.features = ServerFeatures::from_bits_retain(features);
+        begin(&mut session.ring, &channel, session.features);
+        session.channel = Some(channel);
         session.ignored = false;
-        let (new, old) = (channel.port(), core::mem::replace(&mut session.channel, channel));
-        self.point(old.port(), None);
-        self.point(new, Some(conn));
         Ok(())
     }
 
@@ -300,7 +308,9 @@ impl Host for Guests {
         let Some(session) = self.sessions.get_mut(conn.slot()).and_then(Option::take) else {
             return;
         };
-        self.point(session.channel.port(), None);
+        if let Some(channel) = &session.channel {
+            self.point(channel.port(), None);
+        }
         drop(session);
         log::info!("domain {domain} is gone; {} bytes in use", heap::statistics().allocated);
     }

@@ -107,7 +107,10 @@ impl Server {
         let known = self.store.domains.find(domain);
         let features = known.map_or(Features::all(), |known| known.features).bits();
         if let Some(conn) = known.and_then(|known| known.conn) {
-            host.reintroduce(conn, domain, port, features).map_err(|_| Error::Einval)?;
+            if host.reintroduce(conn, domain, port, features).is_err() {
+                self.ignore(conn);
+                return Err(Error::Einval.into());
+            }
             self.reset(conn);
             if let Some(connection) = self.audience.connections.find_mut(conn) {
                 connection.ignored = false;
