@@ -100,7 +100,11 @@ crashed() {
 
 # gone NAME DOMID: nothing of the domain is left, neither in Xen nor in the store.
 gone() {
-    ! listed "$1" && ! listed "(null)" && ! xenstore-exists "/local/domain/$2"
+    local domains homes
+    domains=$(timeout 120 xl list) && homes=$(timeout 120 xenstore-list /local/domain) || return 1
+    echo "$domains" | awk -v name="$1" -v id="$2" \
+        '$1 == name || $1 == "(null)" || $2 == id { found = 1 } END { exit found }' &&
+        ! echo "$homes" | grep -qx "$2"
 }
 
 # printed DOMID TEXT: whether the domain wrote that to port 0xe9.
@@ -130,7 +134,7 @@ in_guest() {
         line="$line '$(printf %s "$word" | sed "s/'/'\\\\''/g")'"
     done
     xenstore-write "$data/run" "$number$line" || fail "cannot ask the guest"
-    until=$(($(date +%s) + 60))
+    until=$(($(date +%s) + 120))
     until result=$(xenstore-read "$data/result" 2>/dev/null) && [ "${result% *}" = "$number" ]; do
         [ "$(date +%s)" -lt "$until" ] || fail "the guest does not answer to:$line"
         sleep 0.3

@@ -1,10 +1,13 @@
 //! QEMU out of the unpacked packages, with a Xen host in it.
 
+use core::time::Duration;
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
@@ -25,13 +28,14 @@ pub(crate) enum Accelerator {
 pub(crate) struct Machine {
     /// Memory in MiB.
     pub(crate) ram: u32,
+    pub(crate) cpus: u32,
     pub(crate) accel: Accelerator,
     pub(crate) icount: bool,
     /// Whether our standard input is dom0's console.
     pub(crate) shell: bool,
 }
 
-const XEN: &str = "console=com1 com1=115200,8n1 dom0_mem=640M,max:640M loglvl=all \
+const XEN: &str = "console=com1 com1=115200,8n1 dom0_mem=640M,max:640M dom0_max_vcpus=1 loglvl=all \
                    guest_loglvl=all conring_size=512k";
 const LINUX: &str = "console=hvc0 root=/dev/ram0 panic=1 quiet loglevel=4";
 
@@ -61,13 +65,13 @@ impl Machine {
             .arg(tree.file("usr/bin/qemu-system-x86_64"))
             .args(["-L".into(), tree.file("usr/share/qemu")])
             .args(["-L".into(), tree.file("usr/share/seabios")])
-            .args(["-nodefaults", "-display", "none", "-no-reboot", "-smp", "1"])
-            .args(["-m", &self.ram.to_string()])
+            .args(["-nodefaults", "-display", "none", "-no-reboot"])
+            .args(["-m", &self.ram.to_string(), "-smp", &self.cpus.to_string()])
             .args(["-kernel", "xen", "-append", XEN])
             .args(["-initrd", &format!("linux {LINUX},dom0.img")])
             .args(self.processor())
             .args(self.serial_ports())
-            .stdin(if self.shell { Stdio::inherit() } else { Stdio::null() })
+            .stdin(if self.shell { Stdio::inherit() } else { Stdio::piped() })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         for folder in tree.library_folders() {
@@ -86,7 +90,7 @@ impl Machine {
             Accelerator::Kvm => vec!["-machine", "pc,accel=kvm", "-cpu", "host"],
         };
         if self.icount {
-            options.extend(["-icount", "shift=1"]);
+            options.extend(["-icount", "shift=0,sleep=off"]);
         }
         options
     }
@@ -135,6 +139,27 @@ impl Qemu {
         let console = self.child.stdout.take().context("QEMU's output was taken before")?;
         let script = self.child.stderr.take().context("QEMU's output was taken before")?;
         Ok((console, script))
+    }
+
+    /// Presses a key on the console, for the interrupt that it makes; nobody reads what it says.
+    pub(crate) fn press_key(&mut self) -> Result<()> {
+        if let Some(keyboard) = &mut self.child.stdin {
+            keyboard.write_all(b"\0")?;
+            keyboard.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Asks Xen to print what its domains, event channels and dom0 are doing; for a host that
+    /// answers nothing else any more.
+    pub(crate) fn interrogate(&mut self) -> Result<()> {
+        let Some(keyboard) = &mut self.child.stdin else { return Ok(()) };
+        // Three times Ctrl-A gives the keyboard to Xen. It takes a few keys at a time.
+        for keys in ["\x01\x01\x01", "q", "e", "0", "d"] {
+            keyboard.write_all(keys.as_bytes())?;
+            thread::sleep(Duration::from_millis(500));
+        }
+        Ok(())
     }
 
     /// Ends it, if it still runs.
