@@ -90,7 +90,7 @@ impl Machine {
             Accelerator::Kvm => vec!["-machine", "pc,accel=kvm", "-cpu", "host"],
         };
         if self.icount {
-            options.extend(["-icount", "shift=0,sleep=off"]);
+            options.extend(["-icount", "shift=3,sleep=off"]);
         }
         options
     }
