@@ -4,7 +4,7 @@
 
 printed "$(xenstore-read /tool/xenstored/domid)" "TwoLevel events" ||
     fail "the store does not say that it uses 2-level events"
-GUESTS="g1"
+GUESTS="g1 g2"
 . /lab/store_tools.sh
 . /lab/test_xenstore.sh
 . /lab/linux_guests.sh

@@ -4,7 +4,7 @@
 
 printed "$(xenstore-read /tool/xenstored/domid)" "Fifo events" ||
     fail "the store does not say that it uses FIFO events"
-GUESTS="g1"
+GUESTS="g1 g2"
 . /lab/store_tools.sh
 . /lab/test_xenstore.sh
 . /lab/linux_guests.sh

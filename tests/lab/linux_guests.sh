@@ -1,9 +1,8 @@
-# Stock Linux guests live with the store and leave nothing behind.
+# Stock Linux guests, started at once, live with the store and leave nothing behind.
 # lab: --store stubdom --memory 8 --maxmem 16 --timeout 900
 . /lab/lib.sh
 
-# One: several at once put this emulated machine to sleep, with every Xenstore.
-: "${GUESTS:=g1}"
+: "${GUESTS:=g1 g2 g3}"
 before=$(xenstore-list /local/domain | sort -n | xargs)
 
 say "xl create: $GUESTS"

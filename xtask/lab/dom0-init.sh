@@ -31,14 +31,6 @@ diagnose() {
     done
 }
 
-# Keys that are pressed to wake the machine are not to be seen.
-[ -n "$SHELL_AFTER" ] || stty -F /dev/hvc0 -echo
-
-# A sign of life that depends on nothing but the processor and the clock.
-while sleep 5; do
-    echo "lab $TOKEN beats"
-done >&3 2>/dev/null &
-
 {
     if start_store "$STORE" && start_tools; then
         cd /root

@@ -66,9 +66,6 @@ impl Console {
             log: BufWriter::new(log),
             started: Instant::now(),
             verdict: format!("lab {token} exit "),
-            beat: format!("lab {token} beats"),
-            last_beat: None,
-            longest_silence: Duration::ZERO,
             echo,
             progress: progress.clone(),
             unfinished: [Vec::new(), Vec::new()],
@@ -89,16 +86,6 @@ impl Console {
             Err(RecvTimeoutError::Timeout) => Ok(None),
             Err(RecvTimeoutError::Disconnected) => Ok(Some(Event::Closed)),
         }
-    }
-
-    /// How long dom0 has not been heard of, once it was first heard of.
-    pub(crate) fn silence(&self) -> Duration {
-        self.transcript.last_beat.map(|beat| beat.elapsed()).unwrap_or_default()
-    }
-
-    /// The longest such time.
-    pub(crate) fn longest_silence(&self) -> Duration {
-        self.silence().max(self.transcript.longest_silence)
     }
 
     /// From now on the console's bytes go to our terminal as they are.
@@ -140,10 +127,6 @@ struct Transcript {
     started: Instant,
     /// What the script's last line begins with.
     verdict: String,
-    /// What dom0 says every few seconds, whatever its script does.
-    beat: String,
-    last_beat: Option<Instant>,
-    longest_silence: Duration,
     echo: Echo,
     progress: Progress,
     unfinished: [Vec<u8>; 2],
@@ -169,11 +152,6 @@ impl Transcript {
     }
 
     fn line(&mut self, port: Port, line: &str) -> Result<Option<i32>> {
-        if port == Port::Script && line == self.beat {
-            let silence = self.last_beat.replace(Instant::now()).map(|beat| beat.elapsed());
-            self.longest_silence = self.longest_silence.max(silence.unwrap_or_default());
-            return Ok(None);
-        }
         let seconds = self.started.elapsed().as_secs_f32();
         let mark = if port == Port::Script { "| " } else { "" };
         writeln!(self.log, "{seconds:7.2}  {mark}{line}")?;

@@ -15,7 +15,7 @@ use crate::console::{Console, Echo, Event};
 use crate::dom0::{self, Contents};
 use crate::interrupt;
 use crate::progress::Progress;
-use crate::qemu::{Accelerator, Machine, Qemu};
+use crate::qemu::{Accelerator, Clock, Machine};
 use crate::tree::Tree;
 use crate::workspace::Workspace;
 
@@ -53,12 +53,10 @@ pub(crate) struct Config {
     /// What executes the machine's instructions
     #[arg(long, value_enum, default_value = "tcg")]
     pub(crate) accel: Accelerator,
-    /// Count instructions instead of time, so that a run repeats
+    /// Let time pass as on the wall, not with the instructions: faster, but QEMU then loses an
+    /// interrupt now and then, and a busy machine starves its guests
     #[arg(long)]
-    pub(crate) icount: bool,
-    /// Processors of the whole machine; dom0 has one of them at a time
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub(crate) cpus: u32,
+    pub(crate) wall_clock: bool,
     /// Memory of the whole machine, in MiB
     #[arg(long, value_name = "MB", default_value_t = 2048)]
     pub(crate) ram: u32,
@@ -99,8 +97,6 @@ pub(crate) enum Ending {
     TimedOut,
     /// The machine stopped before the script ended.
     Stopped,
-    /// The emulated machine stood still for a while, Xen and dom0 with it.
-    StoodStill,
     /// The user stopped it.
     Interrupted,
 }
@@ -125,21 +121,10 @@ impl Report {
             Ending::Verdict(status) => format!("the script ended with status {status}"),
             Ending::TimedOut => "no verdict in time".to_owned(),
             Ending::Stopped => "the machine stopped before the script ended".to_owned(),
-            Ending::StoodStill => "the emulated machine stood still".to_owned(),
             Ending::Interrupted => "interrupted".to_owned(),
         }
     }
 }
-
-/// How long dom0 may be silent before the machine counts as standing still; it speaks every five
-/// seconds.
-const STANDSTILL: Duration = Duration::from_secs(60);
-
-/// How long dom0 may be silent before a key is pressed.
-const NUDGE: Duration = Duration::from_secs(10);
-
-/// How often a lab is tried whose machine stands still.
-const ATTEMPTS: u32 = 4;
 
 /// A lab to be run.
 #[derive(Debug)]
@@ -155,33 +140,7 @@ pub(crate) struct Run<'a> {
 
 impl Run<'_> {
     /// Boots the host, runs the script and waits for its end.
-    ///
-    /// QEMU's emulation of SVM loses a timer interrupt now and then, with any Xenstore: the whole
-    /// machine then sleeps until something else wakes it. dom0 says every few seconds that it lives,
-    /// whatever its script waits for: when it does not, a key on the console wakes the machine; if
-    /// that does not help either, the run tells nothing, and is repeated.
     pub(crate) fn start(
-        &self,
-        ws: &Workspace,
-        tree: &Tree,
-        echo: Echo,
-        progress: &Progress,
-    ) -> Result<Report> {
-        for _ in 1..ATTEMPTS {
-            let report = self.attempt(ws, tree, echo, progress)?;
-            if report.ending != Ending::StoodStill {
-                return Ok(report);
-            }
-            progress.say(format_args!(
-                "      {}: {}; once more from the start",
-                self.name,
-                report.words()
-            ));
-        }
-        self.attempt(ws, tree, echo, progress)
-    }
-
-    fn attempt(
         &self,
         ws: &Workspace,
         tree: &Tree,
@@ -196,17 +155,16 @@ impl Run<'_> {
         let initramfs = File::create(place.path.join("dom0.img"))?;
         dom0::write(ws, tree, &contents, initramfs).context("cannot build dom0")?;
 
-        let machine = Machine {
-            ram: config.ram,
-            cpus: config.cpus,
-            accel: config.accel,
-            icount: config.icount,
-            shell,
+        let clock = match (config.accel, config.wall_clock, shell) {
+            (Accelerator::Kvm, _, _) | (_, true, _) => Clock::Wall,
+            (_, _, true) => Clock::Instructions,
+            (_, _, false) => Clock::InstructionsOnly,
         };
+        let machine = Machine { ram: config.ram, accel: config.accel, clock, shell };
         let log = place.path.join("console.log");
         let mut qemu = machine.start(tree, &place.path)?;
         let mut console = Console::new(qemu.take_outputs()?, &log, &token, echo, progress)?;
-        let ending = self.watch(&mut console, &mut qemu)?;
+        let ending = self.watch(&mut console)?;
         if ending == Ending::TimedOut {
             // What it says is for the log; a host that is beyond that says nothing.
             let _ = qemu.interrogate();
@@ -217,10 +175,9 @@ impl Run<'_> {
         Ok(Report { ending, log })
     }
 
-    fn watch(&self, console: &mut Console, qemu: &mut Qemu) -> Result<Ending> {
+    fn watch(&self, console: &mut Console) -> Result<Ending> {
         let mut deadline = Some(Instant::now() + Duration::from_secs(self.config.timeout));
         let mut verdict = None;
-        let mut keys = 0;
         loop {
             match console.next(Duration::from_millis(200))? {
                 Some(Event::Verdict(status)) if self.shell => {
@@ -229,29 +186,12 @@ impl Run<'_> {
                     // Whoever types at a terminal may take as long as it takes.
                     deadline = deadline.filter(|_| !stdin().is_terminal());
                 }
-                Some(Event::Verdict(0)) => return Ok(Ending::Verdict(0)),
-                Some(Event::Verdict(status)) => {
-                    let stood_still = console.longest_silence() > STANDSTILL;
-                    return Ok(if stood_still {
-                        Ending::StoodStill
-                    } else {
-                        Ending::Verdict(status)
-                    });
-                }
+                Some(Event::Verdict(status)) => return Ok(Ending::Verdict(status)),
                 Some(Event::Closed) => return Ok(verdict.map_or(Ending::Stopped, Ending::Verdict)),
                 None => {}
             }
             if interrupt::wanted() {
                 return Ok(Ending::Interrupted);
-            }
-            // One key for each so much of silence: its interrupt sets the machine going again.
-            let due = console.silence().as_secs() / NUDGE.as_secs();
-            if !self.shell && due > keys {
-                qemu.press_key()?;
-            }
-            keys = due;
-            if verdict.is_none() && console.longest_silence() > STANDSTILL {
-                return Ok(Ending::StoodStill);
             }
             if deadline.is_some_and(|deadline| Instant::now() > deadline) {
                 return Ok(Ending::TimedOut);

@@ -147,6 +147,6 @@ fn run_script(
         Ending::Verdict(status) => u8::try_from(status).map_or(ExitCode::FAILURE, ExitCode::from),
         Ending::TimedOut => ExitCode::from(124),
         Ending::Interrupted => ExitCode::from(130),
-        Ending::Stopped | Ending::StoodStill => ExitCode::FAILURE,
+        Ending::Stopped => ExitCode::FAILURE,
     })
 }
