@@ -2,7 +2,10 @@
 
 use std::{fs, path::PathBuf};
 
-use crate::harness::runner;
+use crate::harness::{
+    runner,
+    script::{self, Difference, Peer},
+};
 
 /// The files, one test each below.
 const FILES: [&str; 10] = [
@@ -106,9 +109,22 @@ fn a_wrong_expectation_fails_where_it_stands() {
         ("dom0 t1 READ /tool -> \"\"", "it:2: t1 is not bound"),
         ("dom0 CHAT /tool -> OK", "it:2: unknown word CHAT"),
         ("dom0 READ \"/tool -> OK", "it:2: a quote is not closed"),
+        ("differs c:", "it:2: `differs` wants a reason"),
+        ("differs d: later", "it:2: unknown server d"),
+        ("dom0 READ /tool -> \"\"\ndiffers c: later", "it:3: `differs` stands right below"),
     ] {
         let failures = runner::run("it", &format!("case: wrong\n{text}\n"));
         let failure = failures.join("\n");
         assert!(failure.starts_with(expected), "{text}: expected {expected}, got {failure}");
     }
+}
+
+#[test]
+fn a_case_says_who_differs() {
+    let text = "case: one\ndiffers c: it lists by age\ndiffers ocaml: it is later\ncase: two\n";
+    let script = script::parse(text).expect("a script");
+    let reason = |server, reason: &str| Difference { server, reason: reason.to_owned() };
+    let told = [reason(Peer::C, "it lists by age"), reason(Peer::Ocaml, "it is later")];
+    assert_eq!(script.cases[0].differs, told);
+    assert_eq!(script.cases[1].differs, []);
 }

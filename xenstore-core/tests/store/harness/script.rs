@@ -22,6 +22,8 @@
 //! given N...                        guests with a home directory, introduced
 //! for i in A..B  ...  end           the lines between, `{i}` replaced, B included
 //! @only ours: reason                the next line's expectation is this store's own choice
+//! differs SERVER: reason            right below `case:`, the whole case is not held against
+//!                                   SERVER (`c` or `ocaml`), because of the reason
 //! ```
 //!
 //! An actor is `domN`. Words are bare, or quoted with `\0 \n \\ \" \xNN`, or `"a"*4080`; pieces
@@ -45,7 +47,25 @@ pub(crate) struct Script {
 /// A conversation with a fresh store.
 pub(crate) struct Case {
     pub title: String,
+    /// The stores that answer otherwise.
+    pub differs: Vec<Difference>,
     pub lines: Vec<Line>,
+}
+
+/// Another store that a case is not held against, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Difference {
+    pub server: Peer,
+    pub reason: String,
+}
+
+/// The other stores that conversations are held with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Peer {
+    /// Xen's xenstored, written in C.
+    C,
+    /// oxenstored.
+    Ocaml,
 }
 
 /// One line, loops unrolled.
@@ -172,7 +192,16 @@ pub(crate) fn parse(text: &str) -> Result<Script, String> {
     let mut source = text.lines().enumerate().map(|(at, text)| (at + 1, text.trim()));
     while let Some((number, text)) = source.next() {
         if let Some(title) = text.strip_prefix("case:") {
-            script.cases.push(Case { title: title.trim().to_owned(), lines: Vec::new() });
+            let title = title.trim().to_owned();
+            script.cases.push(Case { title, differs: Vec::new(), lines: Vec::new() });
+            continue;
+        }
+        if let Some(words) = text.strip_prefix("differs ") {
+            let difference = difference(words).map_err(|why| format!("{number}: {why}"))?;
+            match script.cases.last_mut().filter(|case| case.lines.is_empty()) {
+                Some(case) => case.differs.push(difference),
+                None => return Err(format!("{number}: `differs` stands right below `case:`")),
+            }
             continue;
         }
         let mut block = Vec::new();
@@ -204,6 +233,21 @@ pub(crate) fn parse(text: &str) -> Result<Script, String> {
         }
     }
     Ok(script)
+}
+
+/// `SERVER: reason`.
+fn difference(words: &str) -> Result<Difference, String> {
+    let (server, reason) = words.split_once(':').ok_or("`differs` wants SERVER: reason")?;
+    let server = match server {
+        "c" => Peer::C,
+        "ocaml" => Peer::Ocaml,
+        _ => return Err(format!("unknown server {server}")),
+    };
+    let reason = reason.trim().to_owned();
+    if reason.is_empty() {
+        return Err("`differs` wants a reason".to_owned());
+    }
+    Ok(Difference { server, reason })
 }
 
 fn bounds(range: &str) -> Option<(u32, u32)> {
