@@ -8,14 +8,16 @@ use crate::harness::{
 };
 
 /// The files, one test each below.
-const FILES: [&str; 10] = [
+const FILES: [&str; 12] = [
     "control.txt",
+    "events.txt",
     "framing.txt",
     "lifecycle.txt",
     "nodes.txt",
     "paths.txt",
     "permissions.txt",
     "quotas.txt",
+    "ring.txt",
     "special_watches.txt",
     "transactions.txt",
     "watches.txt",
@@ -65,6 +67,16 @@ fn permissions() {
 #[test]
 fn watches() {
     hold("watches.txt");
+}
+
+#[test]
+fn events() {
+    hold("events.txt");
+}
+
+#[test]
+fn ring() {
+    hold("ring.txt");
 }
 
 #[test]

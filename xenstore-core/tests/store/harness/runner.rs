@@ -93,6 +93,9 @@ impl Conversation {
             Step::SeesFeatures(actor, bits) => {
                 same("features", self.world.ring(*actor).features, *bits)
             }
+            Step::SeesConnection(actor, state) => {
+                same("connection", self.world.ring(*actor).connection, *state)
+            }
             Step::BreaksIndex(actor) => {
                 self.world.give_up(*actor, 2);
                 self.world.settle()

@@ -14,7 +14,8 @@
 //! ACTOR held back                   the store leaves its requests in the ring
 //! ACTOR violates N                  the ring's error field now says N
 //! ACTOR breaks an index             its ring indexes became nonsense
-//! ACTOR reconnects                  it asked for a fresh connection (feature 1)
+//! ACTOR reconnects                  it asks for a fresh connection (feature 1)
+//! ACTOR connection N                the ring's connection field now says N
 //! ACTOR sees features N             what INTRODUCE published in its ring page
 //! xen creates|destroys|replaces|shuts down|cannot map|can map N...
 //! xen is short of memory | has memory
@@ -93,6 +94,7 @@ pub(crate) enum Step {
     BreaksIndex(u16),
     Reconnects(u16),
     SeesFeatures(u16, u32),
+    SeesConnection(u16, u32),
     Creates(Vec<u16>),
     Destroys(Vec<u16>),
     Replaces(Vec<u16>),
@@ -360,6 +362,7 @@ fn actor_step(actor: u16, words: &[Word], keywords: &[&str]) -> Result<Step, Str
         ["reconnects"] => Ok(Step::Reconnects(actor)),
         ["breaks", "an", "index"] => Ok(Step::BreaksIndex(actor)),
         ["violates", code] => Ok(Step::Violates(actor, number(code)?)),
+        ["connection", state] => Ok(Step::SeesConnection(actor, number(state)?)),
         ["sees", "features", bits] => Ok(Step::SeesFeatures(actor, number(bits)?)),
         ["sends", ..] => Ok(Step::Sends(actor, joined(&words[1..]))),
         ["<-", "EVENT", _, _] => {

@@ -11,6 +11,8 @@ pub(crate) const STORE: u16 = 31;
 
 const HEADER: usize = 16;
 const PAYLOAD_MAX: usize = 4096;
+const FEATURE_RECONNECTION: u32 = 1;
+const FEATURE_ERROR: u32 = 2;
 
 /// How the bytes are cut on their way; nothing may depend on it.
 #[derive(Clone, Copy, Debug)]
@@ -55,8 +57,12 @@ pub(crate) struct Ring {
     pub open: VecDeque<Open>,
     /// The guest does not read: not a byte fits.
     pub stopped: bool,
+    /// Nobody serves the ring until it is introduced again.
+    ended: bool,
     /// The ring's error field.
     pub error: u32,
+    /// The ring's connection field.
+    pub connection: u32,
     /// The ring's feature field.
     pub features: u32,
     next_req_id: u32,
@@ -140,7 +146,7 @@ impl Host for Outside {
         ring.cut_off();
         ring.conn = Some(conn);
         ring.features = features;
-        ring.error = 0;
+        (ring.ended, ring.error, ring.connection) = (false, 0, 0);
         Ok(())
     }
 
@@ -149,7 +155,7 @@ impl Host for Outside {
         conn: ConnId,
         domain: DomId,
         port: u32,
-        _features: u32,
+        features: u32,
     ) -> Result<(), Unreachable> {
         let domain = domain.0;
         let Some(ring) = self.rings.get_mut(&domain).filter(|ring| ring.conn == Some(conn)) else {
@@ -160,7 +166,8 @@ impl Host for Outside {
             return Err(Unreachable);
         }
         ring.cut_off();
-        ring.error = 0;
+        ring.features = features;
+        (ring.ended, ring.error, ring.connection) = (false, 0, 0);
         Ok(())
     }
 
@@ -225,12 +232,9 @@ impl World {
         ring.next_req_id
     }
 
-    /// Puts bytes into the ring of `domain`; nowhere, if nobody serves it.
+    /// Puts bytes into the ring of `domain`, whether anybody serves it or not.
     pub(crate) fn put(&mut self, domain: u16, bytes: &[u8]) {
-        let ring = self.ring(domain);
-        if ring.conn.is_some() && ring.error == 0 {
-            ring.input.extend(bytes);
-        }
+        self.ring(domain).input.extend(bytes);
     }
 
     /// Serves every ring until nothing moves any more, as the image's main loop does.
@@ -262,7 +266,7 @@ impl World {
         loop {
             let cut = self.cut.input;
             let ring = self.ring(domain);
-            let Some(conn) = ring.conn.filter(|_| ring.error == 0) else { break };
+            let Some(conn) = ring.conn.filter(|_| !ring.ended) else { break };
             let offered: Vec<u8> = ring.input.iter().take(cut).copied().collect();
             if offered.is_empty() {
                 break;
@@ -283,7 +287,7 @@ impl World {
     fn drain(&mut self, domain: u16) -> Result<(), String> {
         let cut = self.cut.output;
         let Some(ring) = self.outside.rings.get_mut(&domain) else { return Ok(()) };
-        let Some(conn) = ring.conn.filter(|_| ring.error == 0 && !ring.stopped) else {
+        let Some(conn) = ring.conn.filter(|_| !ring.ended && !ring.stopped) else {
             return Ok(());
         };
         while let Some(chunk) = self.server.transmit(conn) {
@@ -297,20 +301,28 @@ impl World {
         ring.unpack()
     }
 
-    /// The ring broke the protocol: no more service, and the reason in its error field.
+    /// The ring broke the protocol: no more service, and the reason in its error field, if it was
+    /// told that there is one.
     pub(crate) fn give_up(&mut self, domain: u16, error: u32) {
         let ring = self.ring(domain);
         let Some(conn) = ring.conn else { return };
         ring.cut_off();
-        ring.error = error;
+        ring.ended = true;
+        if ring.features & FEATURE_ERROR != 0 {
+            ring.error = error;
+        }
         self.server.ignore(conn);
     }
 
-    /// The guest asked for a fresh connection.
+    /// The guest asks for a fresh connection. It gets one if it is served and was offered that;
+    /// otherwise its wish stays in the ring.
     pub(crate) fn reconnect(&mut self, domain: u16) {
         let ring = self.ring(domain);
-        let Some(conn) = ring.conn else { return };
+        ring.connection = 1;
+        let offered = !ring.ended && ring.features & FEATURE_RECONNECTION != 0;
+        let Some(conn) = ring.conn.filter(|_| offered) else { return };
         ring.cut_off();
+        ring.connection = 0;
         self.server.reset(conn);
     }
 
