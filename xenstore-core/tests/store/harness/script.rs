@@ -382,6 +382,8 @@ fn request(actor: u16, words: &[Word]) -> Result<Request, String> {
     let (kind, tx) = (u32::MAX, Tx::Number(0));
     let (req_id, len, payload) = (None, None, Vec::new());
     let mut request = Request { actor, kind, tx, req_id, len, payload, queued: false, expect };
+    // Whether the type is told by its number: then the payload follows, and no operation.
+    let mut numbered = false;
     for (at, word) in words.iter().enumerate() {
         let keyword = word.keyword();
         if let Some(kind) = OPERATIONS.iter().position(|name| *name == keyword) {
@@ -395,15 +397,18 @@ fn request(actor: u16, words: &[Word]) -> Result<Request, String> {
             Some(("len", n)) => request.len = Some(number(n)?),
             Some(("type", n)) => {
                 request.kind = number(n)?;
-                request.payload = joined(&words[at + 1..]);
-                return Ok(request);
+                numbered = true;
             }
             _ if is_transaction(keyword) => request.tx = Tx::Named(keyword.to_owned()),
             _ if keyword == "queue" => request.queued = true,
+            _ if numbered => {
+                request.payload = joined(&words[at..]);
+                return Ok(request);
+            }
             _ => return Err(format!("unknown word {keyword}")),
         }
     }
-    Err("no operation".to_owned())
+    if numbered { Ok(request) } else { Err("no operation".to_owned()) }
 }
 
 fn payload_of(operation: &str, words: &[Word]) -> Vec<u8> {
