@@ -23,7 +23,7 @@ impl Pipe {
         let mut world = self.world.borrow_mut();
         world.settle().expect("the store keeps its promises");
         world.server.check().expect("the accounts agree");
-        for frame in world.ring(self.domain).inbox.drain(..) {
+        for frame in world.ring(self.domain).mailbox.inbox.drain(..) {
             let len = u32::try_from(frame.payload.len()).expect("a frame");
             let fields = [frame.kind, frame.req_id, frame.tx_id, len];
             self.arrived.extend(fields.into_iter().flat_map(u32::to_le_bytes));

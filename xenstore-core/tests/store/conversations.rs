@@ -2,10 +2,9 @@
 
 use std::{fs, path::PathBuf};
 
-use crate::harness::{
-    runner,
-    script::{self, Difference, Peer},
-};
+use conversations::script::{self, Peer};
+
+use crate::harness;
 
 /// The files, one test each below.
 const FILES: [&str; 12] = [
@@ -30,7 +29,7 @@ fn directory() -> PathBuf {
 fn hold(name: &str) {
     assert!(FILES.contains(&name), "{name} is not in the list of files");
     let text = fs::read_to_string(directory().join(name)).expect("the file can be read");
-    let failures = runner::run(name, &text);
+    let failures = harness::run(name, &text);
     assert!(failures.is_empty(), "{} failed:\n{}", failures.len(), failures.join("\n"));
 }
 
@@ -121,22 +120,28 @@ fn a_wrong_expectation_fails_where_it_stands() {
         ("dom0 t1 READ /tool -> \"\"", "it:2: t1 is not bound"),
         ("dom0 CHAT /tool -> OK", "it:2: unknown word CHAT"),
         ("dom0 READ \"/tool -> OK", "it:2: a quote is not closed"),
-        ("differs c:", "it:2: `differs` wants a reason"),
+        ("differs c:", "it:2: no reason: differs c:"),
         ("differs d: later", "it:2: unknown server d"),
-        ("dom0 READ /tool -> \"\"\ndiffers c: later", "it:3: `differs` stands right below"),
+        ("host only:", "it:2: no reason"),
+        ("needs dom0's own ring", "it:2: no reason"),
+        ("dom0 READ /tool -> \"\"\ndiffers c: later", "it:3: this stands right below `case:`"),
     ] {
-        let failures = runner::run("it", &format!("case: wrong\n{text}\n"));
+        let failures = harness::run("it", &format!("case: wrong\n{text}\n"));
         let failure = failures.join("\n");
         assert!(failure.starts_with(expected), "{text}: expected {expected}, got {failure}");
     }
 }
 
 #[test]
-fn a_case_says_who_differs() {
-    let text = "case: one\ndiffers c: it lists by age\ndiffers ocaml: it is later\ncase: two\n";
+fn a_case_says_where_it_is_not_held() {
+    let text = "case: one\ndiffers c: it lists by age\ndiffers ocaml: it is later\n\
+        needs dom0's own ring: depth\ncase: two\nhost only: no memory is short\n";
     let script = script::parse(text).expect("a script");
-    let reason = |server, reason: &str| Difference { server, reason: reason.to_owned() };
-    let told = [reason(Peer::C, "it lists by age"), reason(Peer::Ocaml, "it is later")];
-    assert_eq!(script.cases[0].differs, told);
-    assert_eq!(script.cases[1].differs, []);
+    let [one, two] = &script.cases[..] else { panic!("two cases") };
+    assert_eq!(one.differs_for(Peer::C), Some("it lists by age"));
+    assert_eq!(one.differs_for(Peer::Ocaml), Some("it is later"));
+    assert_eq!(one.needs_own_ring.as_deref(), Some("depth"));
+    assert_eq!((one.host_only.as_deref(), one.number), (None, 1));
+    assert_eq!((two.differs_for(Peer::C), two.number), (None, 5));
+    assert_eq!(two.host_only.as_deref(), Some("no memory is short"));
 }

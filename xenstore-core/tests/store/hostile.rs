@@ -4,7 +4,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError};
 
-use crate::harness::world::{CUTS, Open, World};
+use conversations::world::Open;
+
+use crate::harness::world::{CUTS, World};
 
 /// Words that mean something somewhere, to get past the first checks.
 const WORDS: [&[u8]; 28] = [
@@ -99,12 +101,11 @@ fn expect(
     payload: &[u8],
     answer: &[u8],
 ) -> Result<(), String> {
-    let req_id = world.fresh_req_id(by);
-    let len = u32::try_from(payload.len()).map_err(|e| e.to_string())?;
-    world.ask(by, Open { kind, req_id, tx_id: 0 }, len, payload);
+    let req_id = world.ring(by).mailbox.fresh_req_id();
+    world.ask(by, Open { kind, req_id, tx_id: 0 }, payload);
     world.settle()?;
     let ring = world.ring(by);
-    let reply = ring.inbox.drain(..).find(|frame| frame.kind != 15);
+    let reply = ring.mailbox.inbox.drain(..).find(|frame| frame.kind != 15);
     match reply {
         Some(reply) if reply.kind == kind && reply.payload == answer => Ok(()),
         other => Err(format!("{by} sent {kind} and got {other:?}")),
@@ -141,9 +142,8 @@ fn run(world: &mut World, one: &Move) -> Result<(), String> {
             let words: Vec<&[u8]> = words.iter().map(|&at| WORDS[at]).collect();
             let mut payload = [&words.join(&0)[..], end].concat();
             payload.truncate(4096);
-            let len = u32::try_from(payload.len()).map_err(|e| e.to_string())?;
             let open = Open { kind: *kind, req_id: 1, tx_id: *tx_id };
-            world.ask(*by, open, len, &payload);
+            world.ask(*by, open, &payload);
         }
         Move::Bytes { by, bytes } => world.put(*by, bytes),
         Move::StopReading { by } => world.ring(*by).stopped = true,
@@ -173,7 +173,7 @@ fn a_slow_reader_costs_little_and_misses_nothing() {
         expect(&mut world, 0, 11, payload.as_bytes(), b"OK\0").expect("nobody else waits");
     }
     world.read_again(1).expect("the store keeps its promises");
-    let events: Vec<_> = world.ring(1).inbox.drain(..).map(|frame| frame.payload).collect();
+    let events: Vec<_> = world.ring(1).mailbox.inbox.drain(..).map(|frame| frame.payload).collect();
     assert!(events.len() < written / 10, "{} events were kept for it", events.len());
     for i in 0..written {
         let own = format!("data/k{i}\0t\0").into_bytes();
@@ -181,7 +181,7 @@ fn a_slow_reader_costs_little_and_misses_nothing() {
         assert!(told, "nothing tells of k{i}");
     }
     expect(&mut world, 0, 11, b"/local/domain/1/data/k7\0w", b"OK\0").expect("a write");
-    let last = world.ring(1).inbox.pop_front().expect("an event");
+    let last = world.ring(1).mailbox.inbox.pop_front().expect("an event");
     assert_eq!(last.payload, b"data/k7\0t\0", "after that, each change by its name");
 }
 

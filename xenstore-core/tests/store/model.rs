@@ -10,7 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError};
 
-use crate::harness::world::{CUTS, Open, World};
+use conversations::world::Open;
+
+use crate::harness::world::{CUTS, World};
 use crate::reference::{self, Answer, Caller, Entry, Op, Touched, Tree, Watch};
 use crate::steps::{Deed, GUESTS, Step, conflicts, steps};
 
@@ -312,16 +314,15 @@ impl Model {
         tx_id: u32,
         payload: &[u8],
     ) -> Result<Got, TestCaseError> {
-        let req_id = self.world.fresh_req_id(by);
-        let len = u32::try_from(payload.len()).map_err(|e| TestCaseError::fail(e.to_string()))?;
-        self.world.ask(by, Open { kind, req_id, tx_id }, len, payload);
+        let req_id = self.world.ring(by).mailbox.fresh_req_id();
+        self.world.ask(by, Open { kind, req_id, tx_id }, payload);
         self.world.settle().map_err(TestCaseError::fail)?;
         let ring = self.world.ring(by);
-        ring.open.clear();
-        let answered = ring.inbox.iter().position(|frame| frame.kind != WATCH_EVENT);
+        ring.mailbox.open.clear();
+        let answered = ring.mailbox.inbox.iter().position(|frame| frame.kind != WATCH_EVENT);
         let Some(at) = answered else { return fail(format!("no answer to {kind} of {by}")) };
-        let after: Vec<_> = ring.inbox.drain(at + 1..).map(|frame| frame.payload).collect();
-        let Some(reply) = ring.inbox.pop_back() else { return fail("no reply") };
+        let after: Vec<_> = ring.mailbox.inbox.drain(at + 1..).map(|frame| frame.payload).collect();
+        let Some(reply) = ring.mailbox.inbox.pop_back() else { return fail("no reply") };
         prop_assert_eq!((reply.req_id, reply.tx_id), (req_id, tx_id), "the reply's marks");
         let text = String::from_utf8_lossy(&reply.payload).trim_end_matches('\0').to_owned();
         let answer = if reply.kind == kind { Ok(reply.payload) } else { Err(text) };
@@ -359,7 +360,7 @@ impl Model {
         self.world.settle().map_err(TestCaseError::fail)?;
         let mut told = Told::new();
         for (domain, ring) in &mut self.world.outside.rings {
-            for frame in ring.inbox.drain(..) {
+            for frame in ring.mailbox.inbox.drain(..) {
                 prop_assert_eq!(frame.kind, WATCH_EVENT, "{} got an answer too many", domain);
                 told.entry(*domain).or_default().push(frame.payload);
             }

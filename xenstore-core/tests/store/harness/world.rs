@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use conversations::world::{self, Field, Mailbox, Open, Wanted};
 use xenstore_core::{Config, ConnId, DomId, Host, Server, UniqueId, Unreachable};
 
 /// The domain that may do everything.
@@ -9,8 +10,6 @@ pub(crate) const TOOLSTACK: u16 = 0;
 /// The domain the store itself runs in.
 pub(crate) const STORE: u16 = 31;
 
-const HEADER: usize = 16;
-const PAYLOAD_MAX: usize = 4096;
 const FEATURE_RECONNECTION: u32 = 1;
 const FEATURE_ERROR: u32 = 2;
 
@@ -30,31 +29,12 @@ pub(crate) const CUTS: [Cut; 3] = [
     Cut { input: 13, output: 5 },
 ];
 
-/// What a guest received: one frame.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Frame {
-    pub kind: u32,
-    pub req_id: u32,
-    pub tx_id: u32,
-    pub payload: Vec<u8>,
-}
-
-/// A request still without its answer.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Open {
-    pub kind: u32,
-    pub req_id: u32,
-    pub tx_id: u32,
-}
-
 /// One domain's end of its ring.
 #[derive(Default)]
 pub(crate) struct Ring {
     pub conn: Option<ConnId>,
     pub input: VecDeque<u8>,
-    output: Vec<u8>,
-    pub inbox: VecDeque<Frame>,
-    pub open: VecDeque<Open>,
+    pub mailbox: Mailbox,
     /// The guest does not read: not a byte fits.
     pub stopped: bool,
     /// Nobody serves the ring until it is introduced again.
@@ -65,36 +45,13 @@ pub(crate) struct Ring {
     pub connection: u32,
     /// The ring's feature field.
     pub features: u32,
-    next_req_id: u32,
 }
 
 impl Ring {
     /// Nobody serves this ring any longer: what was under way is lost.
     fn cut_off(&mut self) {
         self.input.clear();
-        self.output.clear();
-        self.open.clear();
-    }
-
-    /// Splits what arrived into frames.
-    fn unpack(&mut self) -> Result<(), String> {
-        while let Some(header) = self.output.first_chunk::<HEADER>() {
-            let field = |at: usize| {
-                let bytes = [header[at], header[at + 1], header[at + 2], header[at + 3]];
-                u32::from_le_bytes(bytes)
-            };
-            let (kind, req_id, tx_id, len) = (field(0), field(4), field(8), field(12) as usize);
-            if len > PAYLOAD_MAX {
-                return Err(format!("the store sent a frame of {len} bytes"));
-            }
-            if self.output.len() < HEADER + len {
-                break;
-            }
-            let payload = self.output[HEADER..HEADER + len].to_vec();
-            self.output.drain(..HEADER + len);
-            self.inbox.push_back(Frame { kind, req_id, tx_id, payload });
-        }
-        Ok(())
+        self.mailbox.cut_off();
     }
 }
 
@@ -217,19 +174,11 @@ impl World {
     }
 
     /// Puts a whole request into the ring of `domain` and remembers that it wants an answer.
-    pub(crate) fn ask(&mut self, domain: u16, open: Open, len: u32, payload: &[u8]) {
-        let fields = [open.kind, open.req_id, open.tx_id, len];
-        let header: Vec<u8> = fields.into_iter().flat_map(u32::to_le_bytes).collect();
-        self.put(domain, &header);
+    pub(crate) fn ask(&mut self, domain: u16, open: Open, payload: &[u8]) {
+        let len = u32::try_from(payload.len()).expect("a payload of less than 4 GiB");
+        self.put(domain, &open.header(len));
         self.put(domain, payload);
-        self.ring(domain).open.push_back(open);
-    }
-
-    /// A request id that `domain` has not used lately.
-    pub(crate) fn fresh_req_id(&mut self, domain: u16) -> u32 {
-        let ring = self.ring(domain);
-        ring.next_req_id = ring.next_req_id.wrapping_add(0x0101_0101);
-        ring.next_req_id
+        self.ring(domain).mailbox.open.push_back(open);
     }
 
     /// Puts bytes into the ring of `domain`, whether anybody serves it or not.
@@ -295,10 +244,10 @@ impl World {
                 return Err("transmit gave an empty chunk".to_owned());
             }
             let taken = chunk.len().min(cut);
-            ring.output.extend(&chunk[..taken]);
+            ring.mailbox.receive(&chunk[..taken])?;
             self.server.sent(conn, taken);
         }
-        ring.unpack()
+        Ok(())
     }
 
     /// The ring broke the protocol: no more service, and the reason in its error field, if it was
@@ -364,6 +313,110 @@ impl World {
             }
         }
         self.server.settle();
+    }
+}
+
+/// How conversations are held here.
+impl world::World for World {
+    fn mailbox(&mut self, domain: u16) -> &mut Mailbox {
+        &mut self.ring(domain).mailbox
+    }
+
+    fn domains(&self) -> Vec<u16> {
+        self.outside.rings.keys().copied().collect()
+    }
+
+    fn send(&mut self, domain: u16, bytes: &[u8]) -> Result<(), String> {
+        self.put(domain, bytes);
+        Ok(())
+    }
+
+    fn settle(&mut self) -> Result<(), String> {
+        Self::settle(self)
+    }
+
+    fn wait(&mut self, _: u16, _: Wanted) -> Result<(), String> {
+        Self::settle(self)
+    }
+
+    fn rest(&mut self, _: u16) -> Result<(), String> {
+        Self::settle(self)
+    }
+
+    fn check(&mut self) -> Result<(), String> {
+        self.server.check()
+    }
+
+    fn stop_reading(&mut self, domain: u16) -> Result<(), String> {
+        self.ring(domain).stopped = true;
+        Ok(())
+    }
+
+    fn read_again(&mut self, domain: u16) -> Result<(), String> {
+        Self::read_again(self, domain)
+    }
+
+    fn is_held_back(&mut self, domain: u16) -> Result<bool, String> {
+        Ok(!self.ring(domain).input.is_empty())
+    }
+
+    fn field(&mut self, domain: u16, field: Field) -> Result<u32, String> {
+        let ring = self.ring(domain);
+        Ok(match field {
+            Field::Features => ring.features,
+            Field::Connection => ring.connection,
+            Field::Error => ring.error,
+        })
+    }
+
+    fn break_index(&mut self, domain: u16) -> Result<(), String> {
+        self.give_up(domain, 2);
+        Ok(())
+    }
+
+    fn reconnect(&mut self, domain: u16) -> Result<(), String> {
+        Self::reconnect(self, domain);
+        Ok(())
+    }
+
+    fn create(&mut self, domain: u16) -> Result<(), String> {
+        Self::create(self, domain);
+        Ok(())
+    }
+
+    fn destroy(&mut self, domains: &[u16]) -> Result<(), String> {
+        Self::destroy(self, domains);
+        Ok(())
+    }
+
+    fn replace(&mut self, domains: &[u16]) -> Result<(), String> {
+        Self::replace(self, domains);
+        Ok(())
+    }
+
+    fn shut_down(&mut self, domains: &[u16]) -> Result<(), String> {
+        self.notice(domains);
+        Ok(())
+    }
+
+    fn let_map(&mut self, domains: &[u16], can: bool) -> Result<(), String> {
+        for &domain in domains {
+            if can {
+                self.outside.unmappable.remove(&domain);
+            } else {
+                self.outside.unmappable.insert(domain);
+            }
+        }
+        Ok(())
+    }
+
+    fn let_grow(&mut self, can: bool) -> Result<(), String> {
+        self.outside.memory_is_low = !can;
+        Ok(())
+    }
+
+    fn has_printed(&mut self, text: &str) -> Result<bool, String> {
+        Ok(self.outside.printed.contains(text))
     }
 }
 

@@ -25,6 +25,8 @@
 //! @only ours: reason                the next line's expectation is this store's own choice
 //! differs SERVER: reason            right below `case:`, the whole case is not held against
 //!                                   SERVER (`c` or `ocaml`), because of the reason
+//! needs dom0's own ring: reason     there too; not held where dom0 speaks through its kernel
+//! host only: reason                 there too; held with the store in memory alone
 //! ```
 //!
 //! An actor is `domN`. Words are bare, or quoted with `\0 \n \\ \" \xNN`, or `"a"*4080`; pieces
@@ -34,35 +36,44 @@
 //! transaction id), `starts WORD`, `contains WORD`, `any`, `silence`. In `[...]`, `$x` binds or
 //! repeats a string and `!$x` must differ from it.
 
-extern crate alloc;
-
 use alloc::{borrow::ToOwned, format, string::String, vec::Vec};
 
 /// One file.
-pub(crate) struct Script {
+pub struct Script {
     /// Repeated at the start of every case.
     pub opening: Vec<Line>,
+    /// In the order of the file.
     pub cases: Vec<Case>,
 }
 
 /// A conversation with a fresh store.
-pub(crate) struct Case {
+pub struct Case {
+    /// What it is about.
     pub title: String,
+    /// The line that names it.
+    pub number: usize,
     /// The stores that answer otherwise.
     pub differs: Vec<Difference>,
+    /// Why dom0's kernel cannot stand between dom0 and the store.
+    pub needs_own_ring: Option<String>,
+    /// Why it cannot be held on a Xen host.
+    pub host_only: Option<String>,
+    /// What is said, loops unrolled.
     pub lines: Vec<Line>,
 }
 
 /// Another store that a case is not held against, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Difference {
+pub struct Difference {
+    /// The store.
     pub server: Peer,
+    /// What it does instead.
     pub reason: String,
 }
 
 /// The other stores that conversations are held with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Peer {
+pub enum Peer {
     /// Xen's xenstored, written in C.
     C,
     /// oxenstored.
@@ -71,16 +82,21 @@ pub(crate) enum Peer {
 
 /// One line, loops unrolled.
 #[derive(Clone)]
-pub(crate) struct Line {
+pub struct Line {
+    /// From 1, in the file.
     pub number: usize,
+    /// As it stands there, `{i}` replaced.
     pub text: String,
     /// Why another store may answer otherwise.
     pub only_ours: Option<String>,
+    /// What it means.
     pub step: Step,
 }
 
+/// What a line says, in the order of the table above.
 #[derive(Clone)]
-pub(crate) enum Step {
+#[expect(missing_docs, reason = "the table of lines describes each")]
+pub enum Step {
     Given(Vec<u16>),
     Request(Request),
     Sends(u16, Vec<u8>),
@@ -105,34 +121,50 @@ pub(crate) enum Step {
     Printed(Vec<u8>),
 }
 
+/// A request and what is to come back.
 #[derive(Clone)]
-pub(crate) struct Request {
+pub struct Request {
+    /// Who asks.
     pub actor: u16,
+    /// The type field.
     pub kind: u32,
+    /// The transaction field.
     pub tx: Tx,
+    /// The request id, where it matters.
     pub req_id: Option<u32>,
     /// A length to claim instead of the payload's.
     pub len: Option<u32>,
+    /// What follows the header.
     pub payload: Vec<u8>,
     /// Leave it in the ring, let the store run later.
     pub queued: bool,
+    /// The answer; a later line has it where this is `None`.
     pub expect: Option<Expect>,
 }
 
+/// How a line names a transaction.
 #[derive(Clone)]
-pub(crate) enum Tx {
+pub enum Tx {
+    /// By its id.
     Number(u32),
+    /// By the name that its start was given.
     Named(String),
 }
 
+/// A frame that comes.
 #[derive(Clone)]
-pub(crate) enum Arrival {
+pub enum Arrival {
+    /// A watch event.
+    #[expect(missing_docs, reason = "the two strings of a watch event")]
     Event { path: Vec<u8>, token: Vec<u8> },
+    /// The answer to the oldest open request.
     Reply(Expect),
 }
 
+/// What an answer is to be.
 #[derive(Clone)]
-pub(crate) enum Expect {
+#[expect(missing_docs, reason = "the words of expectations, described above")]
+pub enum Expect {
     Ok,
     Error(String),
     Strings(Vec<Pattern>),
@@ -144,8 +176,10 @@ pub(crate) enum Expect {
     Silence,
 }
 
+/// What one string of an answer is to be.
 #[derive(Clone)]
-pub(crate) enum Pattern {
+#[expect(missing_docs, reason = "a word, `$x` and `!$x`, described above")]
+pub enum Pattern {
     Text(Vec<u8>),
     Same(String),
     Other(String),
@@ -183,27 +217,30 @@ const OPERATIONS: [&str; 27] = [
 ];
 
 /// The name of operation `kind`, for messages.
-pub(crate) fn operation_name(kind: u32) -> &'static str {
+#[must_use]
+pub fn operation_name(kind: u32) -> &'static str {
     OPERATIONS.get(kind as usize).copied().unwrap_or("(unknown operation)")
 }
 
-/// Parses a whole file; the error names the line.
-pub(crate) fn parse(text: &str) -> Result<Script, String> {
+/// Parses a whole file.
+///
+/// # Errors
+/// What is wrong, with the number of its line.
+pub fn parse(text: &str) -> Result<Script, String> {
     let mut script = Script { opening: Vec::new(), cases: Vec::new() };
     let mut only_ours = None;
     let mut source = text.lines().enumerate().map(|(at, text)| (at + 1, text.trim()));
     while let Some((number, text)) = source.next() {
         if let Some(title) = text.strip_prefix("case:") {
-            let title = title.trim().to_owned();
-            script.cases.push(Case { title, differs: Vec::new(), lines: Vec::new() });
+            script.cases.push(Case::new(number, title.trim()));
             continue;
         }
-        if let Some(words) = text.strip_prefix("differs ") {
-            let difference = difference(words).map_err(|why| format!("{number}: {why}"))?;
-            match script.cases.last_mut().filter(|case| case.lines.is_empty()) {
-                Some(case) => case.differs.push(difference),
-                None => return Err(format!("{number}: `differs` stands right below `case:`")),
-            }
+        if is_mark(text) {
+            let case = script.cases.last_mut().filter(|case| case.lines.is_empty());
+            case.ok_or("this stands right below `case:`")
+                .map_err(str::to_owned)
+                .and_then(|case| case.mark(text))
+                .map_err(|why| format!("{number}: {why}: {text}"))?;
             continue;
         }
         let mut block = Vec::new();
@@ -237,19 +274,49 @@ pub(crate) fn parse(text: &str) -> Result<Script, String> {
     Ok(script)
 }
 
-/// `SERVER: reason`.
-fn difference(words: &str) -> Result<Difference, String> {
-    let (server, reason) = words.split_once(':').ok_or("`differs` wants SERVER: reason")?;
-    let server = match server {
-        "c" => Peer::C,
-        "ocaml" => Peer::Ocaml,
-        _ => return Err(format!("unknown server {server}")),
-    };
-    let reason = reason.trim().to_owned();
-    if reason.is_empty() {
-        return Err("`differs` wants a reason".to_owned());
+/// What begins the lines that say where a case is not held.
+const DIFFERS: &str = "differs ";
+const NEEDS_OWN_RING: &str = "needs dom0's own ring";
+const HOST_ONLY: &str = "host only";
+
+fn is_mark(text: &str) -> bool {
+    [DIFFERS, NEEDS_OWN_RING, HOST_ONLY].iter().any(|mark| text.starts_with(mark))
+}
+
+impl Case {
+    fn new(number: usize, title: &str) -> Self {
+        let (title, differs, lines) = (title.to_owned(), Vec::new(), Vec::new());
+        Self { title, number, differs, needs_own_ring: None, host_only: None, lines }
     }
-    Ok(Difference { server, reason })
+
+    /// Why the case is not held against `server`, if it is not.
+    #[must_use]
+    pub fn differs_for(&self, server: Peer) -> Option<&str> {
+        let mut differs = self.differs.iter();
+        differs.find(|told| told.server == server).map(|told| &told.reason[..])
+    }
+
+    /// Takes in a line that says where the case is not held.
+    fn mark(&mut self, text: &str) -> Result<(), String> {
+        let (what, reason) = text.split_once(':').ok_or("no reason")?;
+        let reason = reason.trim().to_owned();
+        if reason.is_empty() {
+            return Err("no reason".to_owned());
+        }
+        match what.trim_end() {
+            NEEDS_OWN_RING => self.needs_own_ring = Some(reason),
+            HOST_ONLY => self.host_only = Some(reason),
+            what => {
+                let server = match what.strip_prefix(DIFFERS) {
+                    Some("c") => Peer::C,
+                    Some("ocaml") => Peer::Ocaml,
+                    server => return Err(format!("unknown server {}", server.unwrap_or(what))),
+                };
+                self.differs.push(Difference { server, reason });
+            }
+        }
+        Ok(())
+    }
 }
 
 fn bounds(range: &str) -> Option<(u32, u32)> {

@@ -1,62 +1,120 @@
-//! Holds a conversation with the store and says where it went wrong.
+//! Holds a conversation with a store and says where it went wrong.
 
-use std::collections::BTreeMap;
+use alloc::borrow::ToOwned;
+use alloc::collections::BTreeMap;
+use alloc::{format, string::String, vec::Vec};
 
-use super::script::{self, Arrival, Case, Expect, Line, Pattern, Request, Step, Tx};
-use super::world::{CUTS, Cut, Frame, Open, World};
+use crate::script::{self, Arrival, Case, Expect, Line, Pattern, Peer, Request, Step, Tx};
+use crate::world::{ERROR, Field, Frame, Open, WATCH_EVENT, Wanted, World};
 
-const WATCH_EVENT: u32 = 15;
-const ERROR: u32 = 16;
-
-/// Runs every case of a file, cut in every way; the failures of all cases, one a line.
-pub(crate) fn run(name: &str, text: &str) -> Vec<String> {
-    let script = match script::parse(text) {
-        Ok(script) => script,
-        Err(why) => return vec![format!("{name}:{why}")],
-    };
-    let mut failures = Vec::new();
-    for case in &script.cases {
-        for cut in CUTS {
-            if let Err(failure) = hold(&script.opening, case, cut) {
-                failures.push(format!("{name}:{failure}\n    in \"{}\", {cut:?}", case.title));
-                break;
-            }
-        }
-    }
-    failures
+/// How far a conversation came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// To its end.
+    Held,
+    /// To a line with an expectation that is only ours, where this store answered otherwise.
+    UntilChoice {
+        /// The line.
+        number: usize,
+        /// Why another store may answer otherwise.
+        reason: String,
+    },
 }
 
-fn hold(opening: &[Line], case: &Case, cut: Cut) -> Result<(), String> {
-    let mut talk = Conversation { world: World::new(cut), names: BTreeMap::new() };
+/// Holds one case of a script in a world that has just begun; `peer` is the store, if it is not
+/// this project's.
+///
+/// # Errors
+/// The first line that went wrong, and how.
+pub fn hold(
+    world: &mut impl World,
+    opening: &[Line],
+    case: &Case,
+    peer: Option<Peer>,
+) -> Result<Outcome, String> {
+    let mut talk = Conversation { world, names: BTreeMap::new() };
     for (at, line) in opening.iter().chain(&case.lines).enumerate() {
+        let said = match (&line.only_ours, peer) {
+            (Some(reason), Some(_)) => match talk.choice(&line.step) {
+                Ok(true) => Ok(()),
+                Ok(false) => {
+                    return Ok(Outcome::UntilChoice {
+                        number: line.number,
+                        reason: reason.clone(),
+                    });
+                }
+                Err(why) => Err(why),
+            },
+            _ => talk.step(&line.step),
+        };
         // Every line, but of a long loop's only some: a check walks over the whole store.
         let is_checked = at < 200 || at % 16 == 0;
-        let check = |talk: &Conversation| talk.world.server.check();
-        let checked =
-            talk.step(&line.step).and_then(|()| if is_checked { check(&talk) } else { Ok(()) });
+        let checked = said.and_then(|()| if is_checked { talk.world.check() } else { Ok(()) });
         checked.map_err(|why| {
             let choice = line.only_ours.as_ref().map(|why| format!("    only ours: {why}"));
             format!("{}: {why}\n    {}{}", line.number, line.text, choice.unwrap_or_default())
         })?;
     }
-    talk.world.server.check()?;
-    for (domain, ring) in &talk.world.outside.rings {
-        if let Some(frame) = ring.inbox.front() {
-            let end = case.lines.last().map_or(0, |line| line.number);
-            return Err(format!("{end}: at the end dom{domain} still got {}", show(frame)));
-        }
-    }
-    Ok(())
+    talk.world.check()?;
+    let end = case.lines.last().map_or(0, |line| line.number);
+    talk.nothing_more().map_err(|why| format!("{end}: {why}"))?;
+    Ok(Outcome::Held)
 }
 
-struct Conversation {
-    world: World,
+struct Conversation<'a, W> {
+    world: &'a mut W,
     /// Transaction ids and `$` strings by name.
     names: BTreeMap<String, Vec<u8>>,
 }
 
-impl Conversation {
+impl<W: World> Conversation<'_, W> {
+    fn nothing_more(&mut self) -> Result<(), String> {
+        for domain in self.world.domains() {
+            self.world.rest(domain)?;
+            if let Some(frame) = self.world.mailbox(domain).inbox.front() {
+                return Err(format!("at the end dom{domain} still got {}", show(frame)));
+            }
+        }
+        Ok(())
+    }
+
+    /// A line whose expectation is one store's own: whether this store shares it. Unlike elsewhere
+    /// it is no failure if the expectation is not met.
+    fn choice(&mut self, step: &Step) -> Result<bool, String> {
+        let here = self.world.translate(step).into_owned();
+        let (actor, wanted, expect) = match here {
+            Step::Request(Request { expect: Some(Expect::Silence), .. }) => {
+                return Ok(self.step(step).is_ok());
+            }
+            Step::Request(mut request) => {
+                let expect = request.expect.take();
+                self.ask(&request)?;
+                self.world.settle()?;
+                self.world.wait(request.actor, Wanted::Answer)?;
+                (request.actor, Wanted::Answer, expect)
+            }
+            Step::Arrives(actor, Arrival::Event { path, token }) => {
+                self.world.rest(actor)?;
+                let next = self.world.mailbox(actor).inbox.front();
+                if next.is_none_or(|frame| *frame != event(&path, &token)) {
+                    return Ok(false);
+                }
+                (actor, Wanted::Event, None)
+            }
+            Step::Arrives(actor, Arrival::Reply(expect)) => {
+                self.world.wait(actor, Wanted::Answer)?;
+                (actor, Wanted::Answer, Some(expect))
+            }
+            _ => return Ok(self.step(step).is_ok()),
+        };
+        match expect {
+            Some(expect) => Ok(self.reply(actor, &expect).is_ok()),
+            None => Ok(self.world.mailbox(actor).take(wanted).is_some()),
+        }
+    }
+
     fn step(&mut self, step: &Step) -> Result<(), String> {
+        let step = &*self.world.translate(step);
         if let Step::Request(request) = step
             && request.queued
         {
@@ -67,74 +125,77 @@ impl Conversation {
             Step::Given(domains) => domains.iter().try_for_each(|&domain| self.given(domain)),
             Step::Request(request) => self.request(request),
             Step::Sends(actor, bytes) => {
-                self.world.put(*actor, bytes);
+                self.world.send(*actor, bytes)?;
                 self.world.settle()
             }
             Step::Arrives(actor, arrival) => self.arrives(*actor, arrival),
             Step::Silent(actor) => self.silent(*actor),
             Step::Discards(actor) => {
-                let ring = self.world.ring(*actor);
-                ring.inbox.clear();
-                ring.open.clear();
+                self.world.rest(*actor)?;
+                let mailbox = self.world.mailbox(*actor);
+                mailbox.inbox.clear();
+                mailbox.open.clear();
                 Ok(())
             }
-            Step::StopsReading(actor) => {
-                self.world.ring(*actor).stopped = true;
-                Ok(())
-            }
+            Step::StopsReading(actor) => self.world.stop_reading(*actor),
             Step::Reads(actor) => self.world.read_again(*actor),
             Step::HeldBack(actor) => {
-                let waiting = !self.world.ring(*actor).input.is_empty();
+                let waiting = self.world.is_held_back(*actor)?;
                 if waiting { Ok(()) } else { Err("the store took all its requests".to_owned()) }
             }
-            Step::Violates(actor, code) => {
-                same("error field", self.world.ring(*actor).error, *code)
-            }
+            Step::Violates(actor, code) => self.says("error", Field::Error, *actor, *code),
             Step::SeesFeatures(actor, bits) => {
-                same("features", self.world.ring(*actor).features, *bits)
+                self.says("features", Field::Features, *actor, *bits)
             }
             Step::SeesConnection(actor, state) => {
-                same("connection", self.world.ring(*actor).connection, *state)
+                self.says("connection", Field::Connection, *actor, *state)
             }
             Step::BreaksIndex(actor) => {
-                self.world.give_up(*actor, 2);
+                self.world.break_index(*actor)?;
                 self.world.settle()
             }
             Step::Reconnects(actor) => {
-                self.world.reconnect(*actor);
+                self.world.reconnect(*actor)?;
                 self.world.settle()
             }
             step => self.xen(step),
         }
     }
 
+    /// A word in the ring's page is as expected.
+    fn says(&mut self, name: &str, field: Field, actor: u16, wanted: u32) -> Result<(), String> {
+        let got = self.world.field(actor, field)?;
+        let wrong = || format!("expected {name} field {wanted}, got {got}");
+        if got == wanted { Ok(()) } else { Err(wrong()) }
+    }
+
     /// What happens outside of every ring.
     fn xen(&mut self, step: &Step) -> Result<(), String> {
-        let outside = &mut self.world.outside;
+        let world = &mut *self.world;
         match step {
-            Step::Creates(domains) => domains.iter().for_each(|&domain| self.world.create(domain)),
-            Step::Destroys(domains) => self.world.destroy(domains),
-            Step::Replaces(domains) => self.world.replace(domains),
-            Step::ShutsDown(domains) => self.world.notice(domains),
-            Step::CannotMap(domains) => outside.unmappable.extend(domains),
-            Step::CanMap(domains) => {
-                outside.unmappable.retain(|domain| !domains.contains(domain));
+            Step::Creates(domains) => {
+                domains.iter().try_for_each(|&domain| world.create(domain))?;
             }
-            Step::MemoryIsLow(is_low) => outside.memory_is_low = *is_low,
+            Step::Destroys(domains) => world.destroy(domains)?,
+            Step::Replaces(domains) => world.replace(domains)?,
+            Step::ShutsDown(domains) => world.shut_down(domains)?,
+            Step::CannotMap(domains) => world.let_map(domains, false)?,
+            Step::CanMap(domains) => world.let_map(domains, true)?,
+            Step::MemoryIsLow(is_low) => world.let_grow(!is_low)?,
             Step::Printed(text) => {
                 let text = String::from_utf8_lossy(text);
-                if !outside.printed.contains(&*text) {
-                    return Err(format!("expected {text:?} printed, got {:?}", outside.printed));
+                if !world.has_printed(&text)? {
+                    return Err(format!("the store did not print {text:?}"));
                 }
             }
             _ => return Err("a step without a meaning".to_owned()),
         }
-        self.world.settle()
+        world.settle()
     }
 
     /// A guest as the toolstack makes one: a home, a directory of its own, an introduction.
     fn given(&mut self, domain: u16) -> Result<(), String> {
-        self.world.create(domain);
+        self.world.create(domain)?;
         let home = format!("/local/domain/{domain}");
         for request in [
             format!("dom0 MKDIR {home} -> OK"),
@@ -159,20 +220,21 @@ impl Conversation {
                 core::str::from_utf8(id).ok().and_then(|id| id.parse().ok()).unwrap_or(0)
             }
         };
-        let req_id = request.req_id.unwrap_or_else(|| self.world.fresh_req_id(actor));
+        let mailbox = self.world.mailbox(actor);
+        let req_id = request.req_id.unwrap_or_else(|| mailbox.fresh_req_id());
         let len = u32::try_from(request.payload.len()).map_err(|e| e.to_string())?;
         let open = Open { kind: request.kind, req_id, tx_id };
-        self.world.ask(actor, open, request.len.unwrap_or(len), &request.payload);
-        Ok(())
+        mailbox.open.push_back(open);
+        let header = open.header(request.len.unwrap_or(len));
+        self.world.send(actor, &[&header[..], &request.payload].concat())
     }
 
     fn request(&mut self, request: &Request) -> Result<(), String> {
         self.ask(request)?;
-        self.world.settle()?;
         match &request.expect {
             Some(Expect::Silence) => self.silent(request.actor),
             Some(expect) => self.reply(request.actor, expect),
-            None => Ok(()),
+            None => self.world.settle(),
         }
     }
 
@@ -181,9 +243,9 @@ impl Conversation {
             let Arrival::Reply(expect) = arrival else { return Ok(()) };
             return self.reply(actor, expect);
         };
-        let payload = [&path[..], &[0], &token[..], &[0]].concat();
-        let wanted = Frame { kind: WATCH_EVENT, req_id: 0, tx_id: 0, payload };
-        match self.world.ring(actor).inbox.pop_front() {
+        let wanted = event(path, token);
+        self.world.wait(actor, Wanted::Event)?;
+        match self.world.mailbox(actor).take(Wanted::Event) {
             Some(frame) if frame == wanted => Ok(()),
             Some(frame) => Err(format!("expected {}, got {}", show(&wanted), show(&frame))),
             None => Err(format!("expected {}, got nothing", show(&wanted))),
@@ -191,7 +253,8 @@ impl Conversation {
     }
 
     fn silent(&mut self, actor: u16) -> Result<(), String> {
-        match self.world.ring(actor).inbox.front() {
+        self.world.rest(actor)?;
+        match self.world.mailbox(actor).inbox.front() {
             Some(frame) => Err(format!("expected silence, got {}", show(frame))),
             None => Ok(()),
         }
@@ -199,14 +262,15 @@ impl Conversation {
 
     /// The next frame must answer the oldest open request, as expected.
     fn reply(&mut self, actor: u16, expect: &Expect) -> Result<(), String> {
-        let ring = self.world.ring(actor);
-        let Some(frame) = ring.inbox.pop_front() else {
+        self.world.wait(actor, Wanted::Answer)?;
+        let mailbox = self.world.mailbox(actor);
+        let Some(frame) = mailbox.take(Wanted::Answer) else {
             return Err("expected an answer, got nothing".to_owned());
         };
         if frame.kind == WATCH_EVENT {
             return Err(format!("expected an answer first, got {}", show(&frame)));
         }
-        if let Some(open) = ring.open.pop_front() {
+        if let Some(open) = mailbox.open.pop_front() {
             let echoed = (frame.req_id, frame.tx_id) == (open.req_id, open.tx_id);
             if !echoed || (frame.kind != open.kind && frame.kind != ERROR) {
                 return Err(format!("expected an answer to {open:?}, got {frame:?}"));
@@ -261,8 +325,9 @@ impl Conversation {
     }
 }
 
-fn same(what: &str, got: u32, wanted: u32) -> Result<(), String> {
-    if got == wanted { Ok(()) } else { Err(format!("expected {what} {wanted}, got {got}")) }
+fn event(path: &[u8], token: &[u8]) -> Frame {
+    let payload = [path, &[0], token, &[0]].concat();
+    Frame { kind: WATCH_EVENT, req_id: 0, tx_id: 0, payload }
 }
 
 fn wanted(expect: &Expect) -> String {
