@@ -8,12 +8,13 @@ use alloc::vec::Vec;
 use core::fmt::Write;
 
 use super::Server;
+use crate::domain::Domain;
 use crate::host::{DomId, Host};
 use crate::number;
 use crate::quota::{Denial, Marks, Quota};
 use crate::reply::Reply;
 use crate::request::Strings;
-use crate::wire::Error;
+use crate::wire::{Error, PAYLOAD_MAX};
 
 /// What the log can be told to note, and whether it was.
 #[derive(Debug, Default)]
@@ -21,8 +22,12 @@ pub(super) struct Switches([bool; SWITCHES.len()]);
 
 const SWITCHES: [&str; 5] = ["obj", "io", "wrl", "acc", "tdb"];
 
-const COMMANDS: [(&str, &str); 8] = [
+/// Room for the line that says where a list goes on, and for the NUL that ends it.
+const MORE_LEN: usize = "more: domains 65535\n\0".len();
+
+const COMMANDS: [(&str, &str); 9] = [
     ("check", ""),
+    ("domains", "[<first domid>]"),
     ("log", "[on|off|+<switch>|-<switch>]"),
     ("live-update", "[-c <cmdline>] [-F] [-t <timeout>] [-v <version>] <file>"),
     ("memreport", ""),
@@ -47,6 +52,8 @@ impl Server {
                 }
                 Ok(Reply::Done)
             }
+            (b"domains", []) => Ok(self.domains_from(DomId(0))),
+            (b"domains", [first]) => Ok(self.domains_from(domain_of(first)?)),
             (b"log", arguments) => self.control_log(arguments),
             (b"live-update", [option, ..]) => Ok(Reply::Text(live_update(option).to_string())),
             (b"memreport", []) => {
@@ -160,6 +167,48 @@ impl Server {
     fn refusals(&self, domain: DomId) -> Result<Reply<'static>, Denial> {
         let known = self.store.domains.find(domain).ok_or(Error::Enoent)?;
         Ok(marks(format!("Refused to domain {domain}:\n"), &known.refused))
+    }
+
+    /// Lists what each domain has, a line a domain, from one on and as many as fit into a reply.
+    fn domains_from(&self, first: DomId) -> Reply<'static> {
+        let mut text = String::from("Domains:\n");
+        for domain in self.store.domains.iter().filter(|domain| domain.id >= first) {
+            let start = text.len();
+            self.state_of(domain, &mut text);
+            if text.len() + MORE_LEN > PAYLOAD_MAX {
+                text.truncate(start);
+                line(&mut text, format_args!("more: domains {}", domain.id));
+                break;
+            }
+        }
+        Reply::Text(text)
+    }
+
+    fn state_of(&self, domain: &Domain, text: &mut String) {
+        let connection = domain.conn.and_then(|conn| self.audience.connections.find(conn));
+        let (state, replies, bytes) = match connection {
+            None => ("absent", 0, 0),
+            Some(conn) if conn.ignored => ("ignored", 0, 0),
+            Some(conn) => {
+                let state = if conn.stalled { "waiting" } else { "connected" };
+                (state, conn.outbox.replies(), conn.outbox.len())
+            }
+        };
+        let (id, usage) = (domain.id.0, &domain.usage);
+        // Writing to a string cannot fail.
+        let _ = write!(
+            text,
+            "{id:<5}: {state:<9} nodes {} watches {} transactions {} memory {} replies {replies} \
+             bytes {bytes}",
+            usage.nodes, usage.watches, usage.transactions, usage.memory
+        );
+        for quota in Quota::ALL {
+            let count = domain.refused.of(quota);
+            if count > 0 {
+                let _ = write!(text, " refused {} {count}", quota.name());
+            }
+        }
+        text.push('\n');
     }
 
     fn highest(&self) -> Reply<'static> {

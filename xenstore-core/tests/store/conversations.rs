@@ -7,7 +7,8 @@ use conversations::script::{self, Peer};
 use crate::harness;
 
 /// The files, one test each below.
-const FILES: [&str; 12] = [
+const FILES: [&str; 13] = [
+    "accounting.txt",
     "control.txt",
     "events.txt",
     "framing.txt",
@@ -66,6 +67,11 @@ fn permissions() {
 #[test]
 fn watches() {
     hold("watches.txt");
+}
+
+#[test]
+fn accounting() {
+    hold("accounting.txt");
 }
 
 #[test]
