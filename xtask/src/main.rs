@@ -27,7 +27,7 @@ use crate::lab::{Config, Ending, Store};
 use crate::progress::Progress;
 use crate::workspace::Workspace;
 
-const DEMONSTRATION: &str = include_str!("../lab/demonstration.sh");
+const DEMONSTRATION: &str = include_str!("../../tests/lab/demonstration.sh");
 
 /// Builds the image, runs a Xen host in QEMU, runs every test
 #[derive(Debug, Parser)]
