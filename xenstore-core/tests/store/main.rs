@@ -2,6 +2,7 @@
 
 mod client;
 mod conversations;
+mod documents;
 mod harness;
 mod hostile;
 mod model;
