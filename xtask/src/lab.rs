@@ -8,7 +8,7 @@ use std::io::{IsTerminal as _, Read, stdin};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Parser, ValueEnum};
 
 use crate::console::{Console, Echo, Event};
@@ -16,6 +16,7 @@ use crate::dom0::{self, Contents};
 use crate::interrupt;
 use crate::progress::Progress;
 use crate::qemu::{Accelerator, Clock, Machine};
+use crate::release::Release;
 use crate::tree::Tree;
 use crate::workspace::Workspace;
 
@@ -60,9 +61,9 @@ pub(crate) struct Config {
     /// Memory of the whole machine, in MiB
     #[arg(long, value_name = "MB", default_value_t = 2048)]
     pub(crate) ram: u32,
-    /// The Debian release to take Xen, Linux and QEMU from, if not this machine's
-    #[arg(long)]
-    pub(crate) suite: Option<String>,
+    /// The release of Xen; dom0's Linux and QEMU are those of the same Debian
+    #[arg(long, value_enum, default_value = "4.17")]
+    pub(crate) xen: Release,
     /// A file of this machine to put into dom0's /lab/with (may be repeated)
     #[arg(long, value_name = "FILE")]
     pub(crate) with: Vec<PathBuf>,
@@ -86,6 +87,16 @@ impl Config {
 pub(crate) fn words_of_script(text: &str) -> Option<impl Iterator<Item = &str>> {
     let line = text.lines().find_map(|line| line.strip_prefix("# lab:"))?;
     Some(line.split_whitespace())
+}
+
+/// The releases of Xen on its line `# xen: RELEASE...`, on which a script is a test; that of its
+/// lab alone if it has no such line.
+pub(crate) fn releases_of_script(text: &str, config: &Config) -> Result<Vec<Release>> {
+    let Some(line) = text.lines().find_map(|line| line.strip_prefix("# xen:")) else {
+        return Ok(vec![config.xen]);
+    };
+    let release = |word| Release::from_str(word, false).map_err(|why| anyhow!("{word:?}: {why}"));
+    line.split_whitespace().map(release).collect()
 }
 
 /// How a lab ended.
@@ -240,6 +251,7 @@ fn settings(config: &Config, token: &str, shell: bool) -> String {
     let mut line = |name: &str, value: &str| {
         let _ = writeln!(text, "{name}='{}'", value.replace('\'', r"'\''"));
     };
+    line("XEN", config.xen.name());
     line("STORE", &store.unwrap_or_default());
     line("MEMORY", &config.memory.to_string());
     line("MAXMEM", &config.maxmem.map(|mb| mb.to_string()).unwrap_or_default());

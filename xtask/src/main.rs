@@ -10,6 +10,7 @@ mod lab;
 mod packages;
 mod progress;
 mod qemu;
+mod release;
 mod suite;
 mod tree;
 mod workspace;
@@ -114,7 +115,7 @@ fn run(command: Command) -> Result<ExitCode> {
 fn demonstrate(ws: &Workspace, progress: &Progress, shell: bool) -> Result<ExitCode> {
     image::build(ws, progress)?;
     let config = Config::of_script(DEMONSTRATION)?.context("it says what lab it wants")?;
-    let tree = packages::unpacked(&ws.lab()?, None, progress)?;
+    let tree = packages::unpacked(&ws.lab()?, config.xen, progress)?;
     progress.say("...   booting a Xen host in QEMU, without KVM: the first words in some 15 s");
     let lab = lab::Run { name: "run", script: DEMONSTRATION.as_bytes(), config: &config, shell };
     let report = lab.start(ws, &tree, Echo::Script, progress)?;
@@ -138,7 +139,7 @@ fn run_script(
         Err(error) if config.store != Store::Stubdom => progress.say(format_args!("{error}")),
         built => built?,
     }
-    let tree = packages::unpacked(&ws.lab()?, config.suite.as_deref(), progress)?;
+    let tree = packages::unpacked(&ws.lab()?, config.xen, progress)?;
     let name = script.file_stem().context("the script has a name")?.to_string_lossy();
     let lab = lab::Run { name: &name, script: &text, config, shell: false };
     let report = lab.start(ws, &tree, Echo::Everything, progress)?;

@@ -13,6 +13,7 @@ use core::time::Duration;
 
 use crate::inflate;
 use crate::progress::Progress;
+use crate::release::Release;
 use crate::tree::Tree;
 
 /// What the lab asks apt for; everything these need comes with them.
@@ -32,12 +33,11 @@ const REVISION: u32 = 4;
 
 const ATTEMPTS: u32 = 4;
 
-/// The unpacked packages under `lab`, fetched first if they are not there.
+/// The unpacked packages of a release under `lab`, fetched first if they are not there.
 ///
-/// `suite` names a release of Debian other than the machine's own. A stamp file
-/// tells whether what lies there is whole and is what this checkout asks for.
-pub(crate) fn unpacked(lab: &Path, suite: Option<&str>, progress: &Progress) -> Result<Tree> {
-    let place = lab.join(format!("debian-{}", suite.unwrap_or("host")));
+/// A stamp file tells whether what lies there is whole and is what this checkout asks for.
+pub(crate) fn unpacked(lab: &Path, release: Release, progress: &Progress) -> Result<Tree> {
+    let place = lab.join(format!("xen-{release}"));
     fs::create_dir_all(&place)?;
     let lock = File::create(place.join("lock"))?;
     lock.lock().context("cannot lock the lab's packages")?;
@@ -46,14 +46,14 @@ pub(crate) fn unpacked(lab: &Path, suite: Option<&str>, progress: &Progress) -> 
     let asked = format!("revision {REVISION}: {}\n", WANTED.join(" "));
     let root = place.join("root");
     if fs::read_to_string(&stamp).is_ok_and(|found| found == asked) {
-        return Tree::open(root);
+        return Tree::open(root, release);
     }
     let _ = fs::remove_file(&stamp);
-    let apt = Apt::prepare(&place, suite)?;
+    let apt = Apt::prepare(&place, release)?;
     apt.update(progress)?;
     let packages = apt.download(progress)?;
     unpack(&packages, &root, progress)?;
-    let tree = Tree::open(root)?;
+    let tree = Tree::open(root, release)?;
     let hypervisor = fs::read(tree.packed_hypervisor()?)?;
     fs::write(tree.hypervisor(), inflate::plain(&hypervisor)?)?;
     let linux = fs::read(tree.packed_linux()?)?;
@@ -66,12 +66,13 @@ pub(crate) fn unpacked(lab: &Path, suite: Option<&str>, progress: &Progress) -> 
 /// apt-get with a state of its own: it reads the machine's sources and keys, believes that
 /// nothing is installed, and writes only below one folder.
 struct Apt {
+    release: Release,
     place: PathBuf,
     options: Vec<OsString>,
 }
 
 impl Apt {
-    fn prepare(place: &Path, suite: Option<&str>) -> Result<Self> {
+    fn prepare(place: &Path, release: Release) -> Result<Self> {
         for tool in ["apt-get", "dpkg-deb"] {
             ensure!(
                 Command::new(tool).arg("--version").stdout(Stdio::null()).status().is_ok(),
@@ -86,14 +87,15 @@ impl Apt {
         fs::create_dir_all(lists.join("partial"))?;
         fs::create_dir_all(archives.join("partial"))?;
 
-        let mut apt = Self { place: place.to_owned(), options: Vec::new() };
+        let mut apt = Self { release, place: place.to_owned(), options: Vec::new() };
         apt.option("Dir::State::status", &status);
         apt.option("Dir::State::Lists", &lists);
         apt.option("Dir::Cache", place);
         apt.option("Dir::Cache::archives", &archives);
-        if let Some(suite) = suite {
+        let own = own_suite()?;
+        if own != release.suite() {
             apt.option("Dir::Etc::sourcelist", Path::new("/dev/null"));
-            apt.option("Dir::Etc::sourceparts", &sources_of(suite, place)?);
+            apt.option("Dir::Etc::sourceparts", &sources_of(release.suite(), &own, place)?);
             apt.option("Dir::Etc::preferencesparts", Path::new("/dev/null"));
         }
         for fixed in [
@@ -126,7 +128,8 @@ impl Apt {
 
     /// The machine's own package lists may be missing or old, so the lab reads its own.
     fn update(&self, progress: &Progress) -> Result<()> {
-        let step = progress.step("reading Debian's package lists");
+        let suite = self.release.suite();
+        let step = progress.step(format!("reading the package lists of Debian's {suite}"));
         let done = persist("apt-get update", || {
             let output = self.command().args(["-q", "update"]).output()?;
             ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -151,7 +154,8 @@ impl Apt {
             .filter_map(|line| Some(self.archives().join(line.split(' ').nth(1)?)))
             .collect();
         ensure!(!files.is_empty(), "apt-get names no package to fetch");
-        let step = progress.counted("fetching QEMU, Xen and Linux", files.len());
+        let what = format!("fetching Xen {} with its Linux and QEMU", self.release);
+        let step = progress.counted(what, files.len());
         let done = persist("apt-get install --download-only", || {
             let mut child = self
                 .install()
@@ -194,13 +198,15 @@ fn persist(what: &str, mut attempt: impl FnMut() -> Result<()>) -> Result<()> {
     attempt().with_context(|| format!("`{what}` failed {ATTEMPTS} times"))
 }
 
-/// The machine's sources with its own release's name replaced by `suite`.
-fn sources_of(suite: &str, place: &Path) -> Result<PathBuf> {
+/// The suite that this machine was installed from.
+fn own_suite() -> Result<String> {
     let release = fs::read_to_string("/etc/os-release").context("which Debian is this?")?;
-    let own = release
-        .lines()
-        .find_map(|line| line.strip_prefix("VERSION_CODENAME="))
-        .context("/etc/os-release names no release")?;
+    let own = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+    Ok(own.context("/etc/os-release names no release")?.trim_matches('"').to_owned())
+}
+
+/// The machine's sources with `suite` where they name the machine's `own`.
+fn sources_of(suite: &str, own: &str, place: &Path) -> Result<PathBuf> {
     let parts = place.join("sources.d");
     fs::create_dir_all(&parts)?;
     let folder = fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten();

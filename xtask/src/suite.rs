@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -31,9 +31,10 @@ enum Check {
     Lab(LabTest),
 }
 
-/// A script of `tests/lab`.
+/// A script of `tests/lab` on one release of Xen.
 #[derive(Debug)]
 struct LabTest {
+    /// `lab/SCRIPT-RELEASE`.
     name: String,
     about: String,
     script: PathBuf,
@@ -85,7 +86,7 @@ impl Tally {
 /// Prints the names of all checks that fit and what each is for.
 pub(crate) fn list(ws: &Workspace, only: Option<&str>) -> Result<()> {
     for check in chosen(ws, only)? {
-        println!("{:<22} {}", check.name(), check.about());
+        println!("{:<27} {}", check.name(), check.about());
     }
     Ok(())
 }
@@ -147,24 +148,35 @@ fn chosen(ws: &Workspace, only: Option<&str>) -> Result<Vec<Check>> {
     Ok(checks)
 }
 
-/// The scripts of `tests/lab` that say what lab they want.
+/// The scripts of `tests/lab` that say what lab they want, once for each release of Xen; those
+/// that may take longest come first, lest one of them be left for the end.
 fn lab_tests(ws: &Workspace) -> Result<Vec<LabTest>> {
     let mut tests = Vec::new();
     for entry in fs::read_dir(ws.file("tests/lab"))? {
         let script = entry?.path();
         let text = fs::read_to_string(&script)?;
-        let Some(config) = Config::of_script(&text)
-            .with_context(|| format!("{}: its `# lab:` line", ws.shown(&script)))?
-        else {
-            continue;
-        };
-        let stem = script.file_stem().context("a file has a name")?.to_string_lossy();
-        let about = text.lines().find_map(|line| line.strip_prefix("# ")).unwrap_or_default();
-        let name = format!("lab/{stem}");
-        tests.push(LabTest { name, about: about.to_owned(), config, script });
+        tests.extend(
+            tests_of(&script, &text)
+                .with_context(|| format!("{}: what it says of its lab", ws.shown(&script)))?,
+        );
     }
-    tests.sort_by(|one, other| one.name.cmp(&other.name));
+    tests.sort_by(|one, other| {
+        other.config.timeout.cmp(&one.config.timeout).then_with(|| one.name.cmp(&other.name))
+    });
     Ok(tests)
+}
+
+fn tests_of(script: &Path, text: &str) -> Result<Vec<LabTest>> {
+    let Some(config) = Config::of_script(text)? else { return Ok(Vec::new()) };
+    let stem = script.file_stem().context("a file has a name")?.to_string_lossy();
+    let about = text.lines().find_map(|line| line.strip_prefix("# ")).unwrap_or_default();
+    let test = |xen| LabTest {
+        name: format!("lab/{stem}-{xen}"),
+        about: about.to_owned(),
+        script: script.to_owned(),
+        config: Config { xen, ..config.clone() },
+    };
+    Ok(lab::releases_of_script(text, &config)?.into_iter().map(test).collect())
 }
 
 fn cargo(ws: &Workspace, progress: &Progress, what: &str, arguments: &[&str]) -> Result<Tally> {
@@ -228,9 +240,10 @@ fn build_images(ws: &Workspace, progress: &Progress) -> bool {
     result.is_ok()
 }
 
-/// Runs labs side by side, as many as there are processors, two at most.
+/// Runs labs side by side, as many as there are processors: each keeps one busy.
 fn in_lab(ws: &Workspace, progress: &Progress, labs: VecDeque<LabTest>) -> Result<Tally> {
     let processors = thread::available_parallelism().map_or(1, usize::from);
+    let side_by_side = processors.min(fitting(&labs)).min(labs.len());
     let waiting = Mutex::new(labs);
     let total = Mutex::new(Tally::default());
     let worker = || -> Result<()> {
@@ -242,7 +255,7 @@ fn in_lab(ws: &Workspace, progress: &Progress, labs: VecDeque<LabTest>) -> Resul
         }
     };
     thread::scope(|scope| {
-        let workers: Vec<_> = (0..processors.min(2)).map(|_| scope.spawn(worker)).collect();
+        let workers: Vec<_> = (0..side_by_side).map(|_| scope.spawn(worker)).collect();
         for worker in workers {
             worker.join().map_err(|_| anyhow::anyhow!("a lab's thread panicked"))??;
         }
@@ -251,11 +264,27 @@ fn in_lab(ws: &Workspace, progress: &Progress, labs: VecDeque<LabTest>) -> Resul
     Ok(total.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
+/// How many of these labs the machine's memory holds at once; one at least, come what may.
+fn fitting(labs: &VecDeque<LabTest>) -> usize {
+    // QEMU and what it has read of its files.
+    const BESIDE_MIB: u64 = 256;
+    let largest = labs.iter().map(|lab| u64::from(lab.config.ram) + BESIDE_MIB).max();
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let available = meminfo.lines().find_map(|line| {
+        let kib = line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB")?;
+        kib.parse::<u64>().ok()
+    });
+    match (available, largest) {
+        (Some(kib), Some(mib)) => usize::try_from(kib / 1024 / mib).unwrap_or(1).max(1),
+        _ => 1,
+    }
+}
+
 fn one_lab(ws: &Workspace, progress: &Progress, test: &LabTest) -> Result<bool> {
     if interrupt::wanted() {
         bail!("interrupted");
     }
-    let tree: Tree = packages::unpacked(&ws.lab()?, test.config.suite.as_deref(), progress)?;
+    let tree: Tree = packages::unpacked(&ws.lab()?, test.config.xen, progress)?;
     let script = fs::read(&test.script)?;
     let name = test.name.trim_start_matches("lab/");
     let step = progress.step(&test.name);
@@ -281,6 +310,7 @@ fn one_lab(ws: &Workspace, progress: &Progress, test: &LabTest) -> Result<bool> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::release::Release;
 
     #[test]
     fn cargos_results_are_counted() {
@@ -297,5 +327,21 @@ mod tests {
         for test in tests {
             assert!(!test.about.is_empty(), "{} does not say what it is for", test.name);
         }
+    }
+
+    #[test]
+    fn a_script_is_a_test_on_each_release_that_it_names() {
+        let names = |text| {
+            let tests = tests_of(Path::new("tests/lab/some.sh"), text).unwrap();
+            tests.into_iter().map(|test| (test.name, test.config.xen)).collect::<Vec<_>>()
+        };
+        let on = |xen: Release| (format!("lab/some-{xen}"), xen);
+        let both = "# Some.\n# lab: --store c\n# xen: 4.17 4.20\n";
+        assert_eq!(names(both), [on(Release::Xen4_17), on(Release::Xen4_20)]);
+        assert_eq!(names("# Some.\n# lab: --store c\n"), [on(Release::Xen4_17)]);
+        assert_eq!(names("# Some.\n# lab: --xen 4.20\n"), [on(Release::Xen4_20)]);
+        assert_eq!(names("# To be read by others.\n"), []);
+        let unknown = "# Some.\n# lab: --store c\n# xen: 4.3\n";
+        assert!(tests_of(Path::new("some.sh"), unknown).is_err(), "there is no lab of Xen 4.3");
     }
 }

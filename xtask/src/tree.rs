@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use goblin::elf::Elf;
 
 use crate::inflate;
+use crate::release::Release;
 
 /// A root file system that nobody boots: the lab takes its parts out of it.
 #[derive(Debug)]
@@ -21,8 +22,16 @@ pub(crate) struct Tree {
 
 impl Tree {
     /// Looks around in an unpacked tree; names that carry a version are found by pattern.
-    pub(crate) fn open(root: PathBuf) -> Result<Self> {
-        let xen = only(&root.join("usr/lib"), "xen-4", "")?.join("bin");
+    pub(crate) fn open(root: PathBuf, release: Release) -> Result<Self> {
+        let xen = root.join(format!("usr/lib/xen-{release}/bin"));
+        if !xen.is_dir() {
+            let other = only(&root.join("usr/lib"), "xen-4", "")?;
+            bail!(
+                "apt's sources gave {} instead of Xen {release}: they must name this machine's \
+                 Debian release by its codename, as /etc/os-release does",
+                other.display()
+            );
+        }
         let libraries = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"];
         let libraries = libraries.map(|folder| root.join(folder)).into();
         let modules = ["lib/modules", "usr/lib/modules"].map(|folder| root.join(folder));
