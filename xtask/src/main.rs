@@ -55,7 +55,7 @@ enum Command {
         #[arg(long)]
         list: bool,
     },
-    /// Builds target/image/stubdom and target/image/guest
+    /// Builds target/image/stubdom and target/image/guest, and NAME.debug with the symbols of each
     Image,
     /// Runs a shell script in dom0 of a fresh Xen host; exits with its status
     #[command(args_override_self = true)]

@@ -30,6 +30,11 @@ impl Workspace {
         self.root.join(path)
     }
 
+    /// A program as cargo's release profile leaves it.
+    pub(crate) fn built(&self, name: &str) -> PathBuf {
+        self.target.join("release").join(name)
+    }
+
     /// An image as `cargo xtask image` leaves it.
     pub(crate) fn image(&self, name: &str) -> PathBuf {
         self.target.join("image").join(name)
