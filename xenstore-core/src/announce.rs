@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 
 use crate::change::Change;
 use crate::connection::Connections;
-use crate::host::DomId;
+use crate::host::{ConnId, DomId};
 use crate::outbox::Event;
 use crate::path::{Name, Path, Place, extend_decimal};
 use crate::perms::{Perms, Subject};
@@ -168,7 +168,26 @@ impl Audience {
     /// Queues a watch's first event, which tells only its own path, to whoever registered it.
     pub(crate) fn greet(&mut self, watch: WatchId, path: &[u8]) {
         let heard = Heard { conn: 0, order: 0, watch, told: path.len(), own: path.len() };
-        self.queue(heard, path);
+        self.queue(heard, path, &mut None);
+    }
+
+    /// Tells some of a connection's watches of their own paths, if there was no memory for an event
+    /// before: what it was is not known any more.
+    pub(crate) fn make_good(&mut self, conn: ConnId) {
+        const AT_ONCE: usize = 16;
+        let Some(connection) = self.connections.find_mut(conn) else { return };
+        let Some(first) = connection.outbox.owed() else { return };
+        let rest = connection.watches.get(first..).unwrap_or_default();
+        let more = (rest.len() > AT_ONCE).then_some(first + AT_ONCE);
+        connection.outbox.owe(more);
+        let next: Vec<_> = rest.iter().copied().take(AT_ONCE).collect();
+        for id in next {
+            let mut path = Vec::new();
+            if let Some(watch) = self.watches.watch(id) {
+                self.watches.extend_path(watch, &mut path);
+                self.greet(id, &path);
+            }
+        }
     }
 
     /// Tells what became of a path in a transaction that is committed; returns the node that was
@@ -286,6 +305,7 @@ impl Audience {
         if heard.len() > 1 {
             self.put_in_order(&mut heard);
         }
+        let mut shared = None;
         for &heard in &heard {
             let listener = self.watches.watch(heard.watch).map(|watch| watch.conn);
             let listener = listener.and_then(|slot| self.connections.in_slot(slot));
@@ -297,7 +317,7 @@ impl Audience {
                 Secrecy::at(store.tree.reach(Path::trusted(&path[..heard.told]))).lets(&subject)
             };
             if lets {
-                self.queue(heard, path);
+                self.queue(heard, path, &mut shared);
             }
         }
         heard.clear();
@@ -324,18 +344,12 @@ impl Audience {
         }
     }
 
-    fn queue(&mut self, heard: Heard, path: &[u8]) {
-        let Some(watch) = self.watches.watch_mut(heard.watch) else { return };
-        let Some((connection, spare)) = self.connections.in_slot(watch.conn) else { return };
-        let spelled = |len: usize| path.get(watch.implied()..len).unwrap_or_default();
-        let event = Event {
-            watch: heard.watch,
-            newest: watch.newest,
-            path: spelled(heard.told),
-            own: spelled(heard.own),
-            token: watch.token(),
-        };
-        if let Some(number) = connection.outbox.event(event, spare) {
+    fn queue(&mut self, heard: Heard, path: &[u8], shared: &mut Option<Rc<[u8]>>) {
+        let Heard { watch: id, told, own, .. } = heard;
+        let Some(watch) = self.watches.watch_mut(id) else { return };
+        let Some((connection, _)) = self.connections.in_slot(watch.conn) else { return };
+        let event = Event { id, watch, path, told, own };
+        if let Some(number) = connection.outbox.event(&event, shared) {
             watch.newest = number;
             let slot = watch.conn;
             self.connections.mark_ready(slot);

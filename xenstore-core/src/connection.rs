@@ -27,6 +27,8 @@ pub(crate) struct Connection {
     ready: bool,
     /// Whether input was refused, so that its owner must be told when it can go on.
     pub(crate) stalled: bool,
+    /// Whether it is noted that it waits for memory.
+    pub(crate) starved: bool,
     /// Whether service ended after a violation.
     pub(crate) ignored: bool,
 }
@@ -102,6 +104,7 @@ impl Connections {
             last_transaction: 0,
             ready: false,
             stalled: false,
+            starved: false,
             ignored: false,
         }));
         ConnId { slot, generation }

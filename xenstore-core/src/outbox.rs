@@ -1,23 +1,30 @@
 //! What waits to be sent to one connection: replies and events, in one order.
 //!
-//! Frames are kept as the bytes that will be sent. Events are kept from piling up: one that waits
-//! already is not queued again, and a watch with many waiting ones gets a single event for its own
-//! path instead of more. So a connection that does not read costs a bounded amount of memory, and
-//! nobody else any time.
+//! Replies are kept as the bytes that will be sent. An event is kept as a note of which watch is to
+//! be told what, and becomes bytes when there is room for them; all who hear of one change share
+//! its path. Events are kept from piling up: one that waits already is not noted again, and a watch
+//! with many waiting ones gets a single event for its own path instead of more. So a connection
+//! that does not read costs a bounded amount of memory, and nobody else any time.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::rc::Rc;
 use alloc::vec::Vec;
+use core::iter;
 
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::watch::WatchId;
+use crate::watch::{Watch, WatchId, Watches};
 use crate::wire::{HEADER_SIZE, Header, Op, PAYLOAD_MAX};
 
 /// The most events that wait for one watch before they become one.
 const EVENTS_PER_WATCH: usize = 32;
 
-/// When this many bytes wait, every watch's events become one at once.
+/// When this much memory is held by what waits, every watch's events become one at once.
 const CROWDED: usize = 32 << 10;
+
+/// So many bytes of events are made at once, where so many wait: a ring's worth.
+const EVENTS_AT_ONCE: usize = 1024;
 
 /// A buffer that grew beyond this is freed when it is empty, not kept for the next connection.
 const SPARE_CAPACITY: usize = 8 << 10;
@@ -26,74 +33,135 @@ const SPARE_CAPACITY: usize = 8 << 10;
 const SPARE_BUFFERS: usize = 16;
 
 /// Room for events that an idle connection keeps.
-const SPARE_EVENTS: usize = 8;
+const SPARE_EVENTS: usize = 4;
 
 /// Buffers that no connection needs now: an idle one holds none.
 #[derive(Debug, Default)]
-pub(crate) struct Spare(Vec<Vec<u8>>);
+pub(crate) struct Spare {
+    buffers: Vec<Vec<u8>>,
+    /// The events that are being sent, as bytes.
+    frames: Vec<u8>,
+}
 
 impl Spare {
     pub(crate) fn take(&mut self) -> Vec<u8> {
-        self.0.pop().unwrap_or_default()
+        self.buffers.pop().unwrap_or_default()
     }
 
     pub(crate) fn give(&mut self, mut buffer: Vec<u8>) {
-        if self.0.len() < SPARE_BUFFERS && (1..=SPARE_CAPACITY).contains(&buffer.capacity()) {
+        let keeps = (1..=SPARE_CAPACITY).contains(&buffer.capacity());
+        if keeps && self.buffers.len() < SPARE_BUFFERS {
             buffer.clear();
-            self.0.push(buffer);
+            self.buffers.push(buffer);
         }
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Outbox {
-    bytes: Vec<u8>,
-    /// Up to where the bytes were sent.
-    sent: usize,
-    /// Where the first frame begins that was not sent to its end.
-    front: usize,
-    /// How many bytes were dropped from the front of `bytes` since they were first queued.
-    base: u64,
+    /// Replies, one after another.
+    replies: Vec<u8>,
+    /// Up to where they were sent.
+    sent: u32,
+    /// Where the first reply begins that was not sent to its end.
+    front: u32,
     events: VecDeque<Waiting>,
+    /// How many bytes of replies were dropped from the front since the first.
+    base: u32,
     /// The number of the first of `events`; each further one has the next number.
     first: u32,
-    replies: u32,
+    replies_waiting: u32,
     /// The most replies that waited at once.
     most_replies: u32,
+    /// How many bytes the events will have.
+    events_len: u32,
+    /// How many bytes of paths they hold, shared or not.
+    paths_len: u32,
+    /// How many bytes of the first event were sent.
+    event_sent: u16,
+    /// There was no memory for an event: every watch must be told of its own path, from this one
+    /// on in the connection's list. [`NOTHING`] if there was.
+    owed: u32,
 }
+
+/// No watch is owed anything.
+const NOTHING: u32 = u32::MAX;
 
 /// An event that waits.
 #[derive(Debug)]
 struct Waiting {
-    /// Where its frame begins, counted like `base`.
-    at: u64,
     watch: WatchId,
-    /// The number of the event that was queued before it for the same watch.
+    /// The number of the event that was noted before it for the same watch.
     previous: u32,
+    /// It comes after so many bytes of replies, counted like `base`.
+    at: u32,
+    /// The length of its payload.
+    len: u16,
+    /// The length of the path that changed, where its owner left nothing out.
+    told: u16,
+    what: What,
 }
 
-/// An event to be queued.
-#[derive(Clone, Copy, Debug)]
+/// What an event tells.
+#[derive(Debug)]
+enum What {
+    /// The watch's own path.
+    Own,
+    /// A path that begins so, and is shared with others who hear of the same.
+    Path(Rc<[u8]>),
+    /// Its watch is no more.
+    Orphan(Box<Orphan>),
+}
+
+/// What an event needs of a watch that is gone.
+#[derive(Debug)]
+struct Orphan {
+    path: Rc<[u8]>,
+    implied: usize,
+    token: Rc<[u8]>,
+}
+
+/// An event to be noted.
+#[derive(Debug)]
 pub(crate) struct Event<'a> {
-    pub(crate) watch: WatchId,
-    /// The number of the last event of the same watch.
-    pub(crate) newest: u32,
-    /// The path that changed, as the watch's owner spells it.
+    pub(crate) id: WatchId,
+    pub(crate) watch: &'a Watch,
+    /// The path that changed.
     pub(crate) path: &'a [u8],
-    /// The path of the watch, likewise.
-    pub(crate) own: &'a [u8],
-    pub(crate) token: &'a [u8],
+    /// How much of it is told.
+    pub(crate) told: usize,
+    /// How much of it is the watch's own path.
+    pub(crate) own: usize,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self {
+            replies: Vec::new(),
+            sent: 0,
+            front: 0,
+            events: VecDeque::new(),
+            base: 0,
+            first: 0,
+            replies_waiting: 0,
+            most_replies: 0,
+            events_len: 0,
+            paths_len: 0,
+            event_sent: 0,
+            owed: NOTHING,
+        }
+    }
 }
 
 impl Outbox {
     /// Returns how many replies wait.
     pub(crate) fn replies(&self) -> usize {
-        self.replies as usize
+        self.replies_waiting as usize
     }
 
     /// Forgets how many replies waited at once, apart from those that do now.
     pub(crate) fn forget_highest(&mut self) {
-        self.most_replies = self.replies;
+        self.most_replies = self.replies_waiting;
     }
 
     /// Returns the most replies that waited at once.
@@ -103,7 +171,8 @@ impl Outbox {
 
     /// Returns how many bytes wait.
     pub(crate) fn len(&self) -> usize {
-        self.bytes.len() - self.sent
+        let events = self.events_len as usize - usize::from(self.event_sent);
+        self.replies.len() - self.sent as usize + events
     }
 
     /// Returns the number that the next event will have.
@@ -120,161 +189,354 @@ impl Outbox {
         spare: &mut Spare,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> bool {
-        let start = self.begin(spare);
-        self.bytes.extend_from_slice(header.as_bytes());
-        write(&mut self.bytes);
-        let len = self.bytes.len() - start - HEADER_SIZE;
+        if self.replies.capacity() == 0 {
+            self.replies = spare.take();
+        }
+        let start = self.replies.len();
+        self.replies.extend_from_slice(header.as_bytes());
+        write(&mut self.replies);
+        let len = self.replies.len() - start - HEADER_SIZE;
         if len > PAYLOAD_MAX {
-            self.bytes.truncate(start);
+            self.replies.truncate(start);
             return false;
         }
         header.len = u32::try_from(len).unwrap_or(0).into();
-        self.bytes[start..start + HEADER_SIZE].copy_from_slice(header.as_bytes());
-        self.replies += 1;
-        self.most_replies = self.most_replies.max(self.replies);
+        self.replies[start..start + HEADER_SIZE].copy_from_slice(header.as_bytes());
+        self.replies_waiting += 1;
+        self.most_replies = self.most_replies.max(self.replies_waiting);
         true
     }
 
-    /// Queues an event and returns its number; `None` if it is not needed.
-    pub(crate) fn event(&mut self, event: Event<'_>, spare: &mut Spare) -> Option<u32> {
-        let mut path = event.path;
-        let (waiting, again) = self.waiting_of(event, path);
+    /// Notes an event and returns its number; `None` if it is not needed. `shared` holds the path
+    /// for all who are told of it.
+    pub(crate) fn event(
+        &mut self,
+        event: &Event<'_>,
+        shared: &mut Option<Rc<[u8]>>,
+    ) -> Option<u32> {
+        let &Event { id, watch, path, own, mut told } = event;
+        let again = |waiting: &Waiting, told: usize| waiting.tells(&path[..told], own);
+        let (count, known) = self.waiting_of(event, |waiting| again(waiting, told));
         // Events of special names are counted by some clients, and stay apart.
-        if again && path.first() != Some(&b'@') {
+        if known && path.first() != Some(&b'@') {
             return None;
         }
-        if waiting >= EVENTS_PER_WATCH || (waiting > 0 && self.len() > CROWDED) {
-            path = event.own;
-            if self.waiting_of(event, path).1 {
+        if told != own && (count >= EVENTS_PER_WATCH || self.held() > CROWDED) {
+            told = own;
+            if self.waiting_of(event, |waiting| again(waiting, own)).1 {
                 return None;
             }
         }
-        let len = path.len() + event.token.len() + 2;
+        let len = told.saturating_sub(watch.implied()) + watch.token().len() + 2;
         if len > PAYLOAD_MAX {
             return None;
         }
-        let start = self.begin(spare);
-        let kind = Op::WatchEvent.to_wire();
-        let header = Header::new(kind, 0, 0, u32::try_from(len).unwrap_or(0));
-        for part in [header.as_bytes(), path, b"\0", event.token, b"\0"] {
-            self.bytes.extend_from_slice(part);
+        if self.events.try_reserve(1).is_err() {
+            self.owed = 0;
+            return None;
         }
         let number = self.next_event();
-        let at = self.base + start as u64;
-        self.events.push_back(Waiting { at, watch: event.watch, previous: event.newest });
+        let what = if told == own {
+            What::Own
+        } else {
+            self.paths_len += small(path.len());
+            What::Path(Rc::clone(shared.get_or_insert_with(|| path.into())))
+        };
+        let at = self.base.wrapping_add(small(self.replies.len()));
+        let (len, told) = (narrow(len), narrow(told));
+        self.events_len += frame_len(len);
+        let previous = watch.newest;
+        self.events.push_back(Waiting { watch: id, previous, at, len, told, what });
         Some(number)
     }
 
+    /// Lets the events that wait for a watch go on without it; `own` tells its path.
+    pub(crate) fn orphan(&mut self, id: WatchId, watch: &Watch, own: impl FnOnce() -> Rc<[u8]>) {
+        let places: Vec<_> = self.places_of(id, watch.newest).collect();
+        if places.is_empty() {
+            return;
+        }
+        let (own, token, implied) = (own(), watch.shared_token(), watch.implied());
+        for place in places {
+            let Some(waiting) = self.events.get_mut(place) else { continue };
+            let path = match &waiting.what {
+                What::Own => {
+                    self.paths_len += small(own.len());
+                    &own
+                }
+                What::Path(path) => path,
+                What::Orphan(_) => continue,
+            };
+            let (path, token) = (Rc::clone(path), Rc::clone(&token));
+            waiting.what = What::Orphan(Box::new(Orphan { path, implied, token }));
+        }
+    }
+
     /// Returns the bytes to send next.
-    pub(crate) fn next(&self) -> Option<&[u8]> {
-        self.bytes.get(self.sent..).filter(|bytes| !bytes.is_empty())
+    pub(crate) fn next<'a>(&'a self, watches: &Watches, spare: &'a mut Spare) -> Option<&'a [u8]> {
+        let sent = self.sent as usize;
+        let before = self.events.front().map_or(self.replies.len(), |event| self.place_of(event));
+        if before > sent {
+            return self.replies.get(sent..before);
+        }
+        let frames = &mut spare.frames;
+        frames.clear();
+        for event in self.events.iter().take_while(|event| self.place_of(event) == sent) {
+            event.extend(frames, watches);
+            if frames.len() >= EVENTS_AT_ONCE {
+                break;
+            }
+        }
+        frames.get(self.event_sent.into()..).filter(|bytes| !bytes.is_empty())
     }
 
     /// Forgets bytes that were sent, at most those that wait.
-    pub(crate) fn forget(&mut self, count: usize, spare: &mut Spare) {
-        self.sent = self.bytes.len().min(self.sent.saturating_add(count));
-        if self.sent == self.bytes.len() {
-            self.first = self.next_event();
-            self.events.clear();
-            self.replies = 0;
+    pub(crate) fn forget(&mut self, mut count: usize, spare: &mut Spare) {
+        if self.events.is_empty() && count >= self.len() {
+            self.replies_waiting = 0;
             self.empty(spare);
             return;
         }
-        while let Some(end) = self.front_end() {
-            if end > self.sent {
-                break;
-            }
-            self.leave_front();
-            self.front = end;
+        while count > 0 {
+            let next = self.events.front().map(|event| (self.place_of(event), event.len));
+            count = match next {
+                Some((place, len)) if place == self.sent as usize => self.forget_event(len, count),
+                _ => {
+                    let before = next.map_or(self.replies.len(), |(place, _)| place);
+                    let more = count.min(before - self.sent as usize);
+                    if more == 0 {
+                        break;
+                    }
+                    self.sent += small(more);
+                    count - more
+                }
+            };
         }
-        if self.front > PAYLOAD_MAX && self.front > self.bytes.len() / 2 {
-            self.bytes.drain(..self.front);
-            self.base += self.front as u64;
-            self.sent -= self.front;
-            self.front = 0;
-        }
+        self.forget_replies(spare);
     }
 
     /// Drops everything that waits.
     pub(crate) fn clear(&mut self, spare: &mut Spare) {
         self.first = self.next_event();
         self.events = VecDeque::new();
-        self.replies = 0;
+        (self.events_len, self.paths_len, self.event_sent) = (0, 0, 0);
+        (self.replies_waiting, self.owed) = (0, NOTHING);
         self.empty(spare);
     }
 
-    fn begin(&mut self, spare: &mut Spare) -> usize {
-        if self.bytes.capacity() == 0 {
-            self.bytes = spare.take();
-        }
-        self.bytes.len()
+    /// Returns where in the list of watches those begin that must be told of their own paths,
+    /// when all else was sent.
+    pub(crate) fn owed(&self) -> Option<usize> {
+        (self.owed != NOTHING && self.len() == 0).then_some(self.owed as usize)
     }
 
-    fn empty(&mut self, spare: &mut Spare) {
-        self.base += self.bytes.len() as u64;
-        (self.sent, self.front) = (0, 0);
-        spare.give(core::mem::take(&mut self.bytes));
-        if self.events.capacity() > SPARE_EVENTS {
+    /// Notes where those begin now.
+    pub(crate) fn owe(&mut self, first: Option<usize>) {
+        self.owed = first.map_or(NOTHING, small);
+    }
+
+    /// As [`owe`](Self::owe) of all, where some are; the list was put in another order.
+    pub(crate) fn owe_from_start(&mut self) {
+        if self.owed != NOTHING {
+            self.owed = 0;
+        }
+    }
+
+    /// Returns roughly how much memory is held by what waits.
+    pub(crate) fn held(&self) -> usize {
+        let events = self.events.len() * size_of::<Waiting>() + self.paths_len as usize;
+        self.replies.len() + events
+    }
+
+    /// Returns where the replies end that come before an event.
+    fn place_of(&self, event: &Waiting) -> usize {
+        event.at.wrapping_sub(self.base) as usize
+    }
+
+    /// Forgets bytes of the first event, which has a payload of that length; returns how many
+    /// bytes are left of `count`.
+    fn forget_event(&mut self, len: u16, count: usize) -> usize {
+        let frame = frame_len(len);
+        let left = frame as usize - usize::from(self.event_sent);
+        if count < left {
+            self.event_sent += narrow(count);
+            return 0;
+        }
+        match self.events.pop_front().map(|event| event.what) {
+            None | Some(What::Own) => {}
+            Some(What::Path(path)) => self.paths_len -= small(path.len()),
+            Some(What::Orphan(orphan)) => self.paths_len -= small(orphan.path.len()),
+        }
+        self.first = self.first.wrapping_add(1);
+        self.events_len -= frame;
+        self.event_sent = 0;
+        if self.events.is_empty() && self.events.capacity() > SPARE_EVENTS {
             self.events = VecDeque::new();
         }
+        count - left
     }
 
-    fn front_header(&self) -> Option<Header> {
-        let (header, _) = Header::read_from_prefix(self.bytes.get(self.front..)?).ok()?;
-        Some(header)
-    }
-
-    fn front_end(&self) -> Option<usize> {
-        let len = self.front_header()?.len.get() as usize;
-        Some(self.front + HEADER_SIZE + len)
-    }
-
-    /// Takes the front frame, which was sent to its end, off the counts.
-    fn leave_front(&mut self) {
-        let kind = self.front_header().map(|header| header.kind.get());
-        if kind == Some(Op::WatchEvent.to_wire()) {
-            self.events.pop_front();
-            self.first = self.first.wrapping_add(1);
-        } else {
-            self.replies -= 1;
+    /// Takes replies that were sent to their end off the counts, and their bytes away.
+    fn forget_replies(&mut self, spare: &mut Spare) {
+        while let Some(end) = self.front_end().filter(|end| *end <= self.sent) {
+            self.replies_waiting -= 1;
+            self.front = end;
+        }
+        let front = self.front as usize;
+        if front == self.replies.len() {
+            self.empty(spare);
+        } else if front > PAYLOAD_MAX && front > self.replies.len() / 2 {
+            self.replies.drain(..front);
+            self.base = self.base.wrapping_add(self.front);
+            self.sent -= self.front;
+            self.front = 0;
         }
     }
 
-    /// Returns how many events of the watch wait, and whether one of them is for that path.
-    fn waiting_of(&self, event: Event<'_>, path: &[u8]) -> (usize, bool) {
+    /// Gives the replies' buffer back.
+    fn empty(&mut self, spare: &mut Spare) {
+        self.base = self.base.wrapping_add(small(self.replies.len()));
+        (self.sent, self.front) = (0, 0);
+        spare.give(core::mem::take(&mut self.replies));
+    }
+
+    fn front_end(&self) -> Option<u32> {
+        let front = self.replies.get(self.front as usize..)?;
+        let (header, _) = Header::read_from_prefix(front).ok()?;
+        Some(self.front + small(HEADER_SIZE) + header.len.get())
+    }
+
+    /// Returns how many events of the watch wait, up to one that fits, and whether one does.
+    fn waiting_of(&self, event: &Event<'_>, fits: impl Fn(&Waiting) -> bool) -> (usize, bool) {
         let mut count = 0;
-        let mut number = event.newest;
-        // Numbers of events that were sent, or of a watch that was there before, match nothing.
-        let mut before = self.events.len();
-        loop {
-            let place = number.wrapping_sub(self.first) as usize;
-            let waiting = self.events.get(place).filter(|waiting| waiting.watch == event.watch);
-            let Some(waiting) = waiting.filter(|_| place < before) else { return (count, false) };
-            if self.path_of(waiting) == Some(path) {
-                return (count + 1, true);
-            }
+        for place in self.places_of(event.id, event.watch.newest) {
             count += 1;
+            if self.events.get(place).is_some_and(&fits) {
+                return (count, true);
+            }
+        }
+        (count, false)
+    }
+
+    /// Returns where the events of a watch are, the last one first.
+    fn places_of(&self, watch: WatchId, newest: u32) -> impl Iterator<Item = usize> + '_ {
+        // Numbers of events that were sent, or of a watch that was there before, match nothing.
+        let (mut number, mut before) = (newest, self.events.len());
+        iter::from_fn(move || {
+            let place = number.wrapping_sub(self.first) as usize;
+            let waiting = self.events.get(place).filter(|waiting| waiting.watch == watch)?;
+            if place >= before {
+                return None;
+            }
             (before, number) = (place, waiting.previous);
+            Some(place)
+        })
+    }
+}
+
+impl Waiting {
+    /// Whether it tells that path, to a watch whose own path is so long.
+    fn tells(&self, path: &[u8], own: usize) -> bool {
+        if usize::from(self.told) != path.len() {
+            return false;
+        }
+        match &self.what {
+            What::Own => path.len() == own,
+            What::Path(told) => told.get(..path.len()) == Some(path),
+            What::Orphan(_) => false,
         }
     }
 
-    fn path_of(&self, waiting: &Waiting) -> Option<&[u8]> {
-        let start = usize::try_from(waiting.at - self.base).ok()? + HEADER_SIZE;
-        self.bytes.get(start..)?.split(|&byte| byte == 0).next()
+    /// Appends the event's frame.
+    fn extend(&self, out: &mut Vec<u8>, watches: &Watches) {
+        let header = Header::new(Op::WatchEvent.to_wire(), 0, 0, self.len.into());
+        out.extend_from_slice(header.as_bytes());
+        let told = usize::from(self.told);
+        if let What::Orphan(orphan) = &self.what {
+            let path = orphan.path.get(orphan.implied..told).unwrap_or_default();
+            return extend_strings(out, path, &orphan.token);
+        }
+        let Some(watch) = watches.watch(self.watch) else { return };
+        if let What::Path(path) = &self.what {
+            let path = path.get(watch.implied()..told).unwrap_or_default();
+            return extend_strings(out, path, watch.token());
+        }
+        let start = out.len();
+        watches.extend_path(watch, out);
+        out.drain(start..start + watch.implied());
+        extend_strings(out, &[], watch.token());
     }
+}
+
+fn extend_strings(out: &mut Vec<u8>, path: &[u8], token: &[u8]) {
+    for part in [path, b"\0", token, b"\0"] {
+        out.extend_from_slice(part);
+    }
+}
+
+fn frame_len(payload: u16) -> u32 {
+    u32::from(payload) + small(HEADER_SIZE)
+}
+
+/// No more than a backlog is counted.
+fn small(len: usize) -> u32 {
+    u32::try_from(len).unwrap_or(u32::MAX)
+}
+
+/// No more than a frame is counted.
+fn narrow(len: usize) -> u16 {
+    u16::try_from(len).unwrap_or(u16::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::path::WatchPath;
 
-    /// Queues an event as a connection with one watch would.
-    fn event(outbox: &mut Outbox, newest: &mut u32, path: &str) {
-        let watch = WatchId(7);
-        let (path, own, token) = (path.as_bytes(), &b"/a"[..], &b"t"[..]);
-        let event = Event { watch, newest: *newest, path, own, token };
-        if let Some(number) = outbox.event(event, &mut Spare::default()) {
-            *newest = number;
+    /// A connection with a watch.
+    struct Client {
+        outbox: Outbox,
+        watches: Watches,
+        watch: WatchId,
+    }
+
+    impl Client {
+        /// With a watch at `/a`.
+        fn new() -> Self {
+            Self::with("/a")
+        }
+
+        fn with(path: &str) -> Self {
+            let (mut watches, outbox) = (Watches::new(), Outbox::default());
+            let path = WatchPath { full: path.as_bytes(), implied: 0 };
+            let watch = watches.add(1, path, b"t", None, 0, outbox.next_event());
+            Self { outbox, watches, watch }
+        }
+
+        /// Tells the watch of a change.
+        fn hear(&mut self, path: &str) {
+            let watch = self.watches.watch(self.watch).expect("it is registered");
+            let (path, own) = (path.as_bytes(), self.watches.path_of(watch).len());
+            let event = Event { id: self.watch, watch, path, told: path.len(), own };
+            let number = self.outbox.event(&event, &mut None);
+            if let (Some(number), Some(watch)) = (number, self.watches.watch_mut(self.watch)) {
+                watch.newest = number;
+            }
+        }
+
+        /// Takes everything a few bytes at a time, as strings: events as their paths and tokens,
+        /// replies as their payloads.
+        fn read(&mut self, at_once: usize) -> Vec<String> {
+            let mut spare = Spare::default();
+            let mut bytes = Vec::new();
+            while let Some(chunk) = self.outbox.next(&self.watches, &mut spare) {
+                let chunk = chunk[..chunk.len().min(at_once)].to_vec();
+                self.outbox.forget(chunk.len(), &mut spare);
+                bytes.extend(chunk);
+            }
+            assert_eq!((self.outbox.len(), self.outbox.replies()), (0, 0), "what it counts");
+            assert_eq!((self.outbox.events_len, self.outbox.paths_len), (0, 0), "what it counts");
+            frames(&bytes)
         }
     }
 
@@ -283,63 +545,112 @@ mod tests {
         outbox.reply(header, &mut Spare::default(), |out| out.extend_from_slice(payload))
     }
 
-    /// Takes everything, as strings: events as their paths, replies as their payloads.
-    fn drain(outbox: &mut Outbox) -> Vec<String> {
-        let bytes = outbox.next().unwrap_or_default().to_vec();
-        outbox.forget(bytes.len(), &mut Spare::default());
-        let mut rest = &bytes[..];
+    fn frames(mut rest: &[u8]) -> Vec<String> {
         let mut frames = Vec::new();
         while let Ok((header, after)) = Header::read_from_prefix(rest) {
             let (payload, next) = after.split_at(header.len.get() as usize);
-            let text = payload.split(|&byte| byte == 0).next().unwrap_or_default();
+            let text = String::from_utf8_lossy(payload).replace('\0', " ");
             let sign = if header.kind.get() == 15 { "event" } else { "reply" };
-            frames.push(format!("{sign} {}", String::from_utf8_lossy(text)));
+            frames.push(format!("{sign} {}", text.trim_end()));
             rest = next;
         }
+        assert!(rest.is_empty(), "a frame is cut short");
         frames
     }
 
     #[test]
-    fn an_event_that_waits_is_not_queued_again() {
-        let (mut outbox, mut newest) = (Outbox::default(), 0);
-        for path in ["/a/k", "/a/k", "/a/l", "/a/k"] {
-            event(&mut outbox, &mut newest, path);
+    fn an_event_that_waits_is_not_noted_again() {
+        let mut client = Client::new();
+        for path in ["/a/k", "/a/k", "/a/l", "/a", "/a/k", "/a"] {
+            client.hear(path);
         }
-        assert!(reply(&mut outbox, b"x"));
-        event(&mut outbox, &mut newest, "/a/l");
-        assert_eq!(drain(&mut outbox), ["event /a/k", "event /a/l", "reply x"]);
-        event(&mut outbox, &mut newest, "/a/k");
-        assert_eq!(drain(&mut outbox), ["event /a/k"], "once sent, it may come again");
+        assert!(reply(&mut client.outbox, b"x"));
+        client.hear("/a/l");
+        let all = ["event /a/k t", "event /a/l t", "event /a t", "reply x"];
+        assert_eq!(client.read(usize::MAX), all);
+        client.hear("/a/k");
+        assert_eq!(client.read(usize::MAX), ["event /a/k t"], "once sent, it may come again");
+    }
+
+    #[test]
+    fn replies_and_events_keep_their_order_in_any_pieces() {
+        for at_once in [1, 7, 16, 1000] {
+            let mut client = Client::new();
+            client.hear("/a/1");
+            client.hear("/a");
+            assert!(reply(&mut client.outbox, b"one"));
+            assert!(reply(&mut client.outbox, b"two"));
+            client.hear("/a/2");
+            assert!(reply(&mut client.outbox, b"last"));
+            let all = [
+                "event /a/1 t",
+                "event /a t",
+                "reply one",
+                "reply two",
+                "event /a/2 t",
+                "reply last",
+            ];
+            assert_eq!(client.read(at_once), all, "{at_once} bytes at a time");
+        }
     }
 
     #[test]
     fn special_events_stay_apart() {
-        let (mut outbox, mut newest) = (Outbox::default(), 0);
-        event(&mut outbox, &mut newest, "@releaseDomain");
-        event(&mut outbox, &mut newest, "@releaseDomain");
-        assert_eq!(drain(&mut outbox).len(), 2);
+        let mut client = Client::with("@releaseDomain");
+        client.hear("@releaseDomain");
+        client.hear("@releaseDomain");
+        assert_eq!(client.read(usize::MAX), ["event @releaseDomain t"; 2]);
     }
 
     #[test]
     fn many_events_of_a_watch_become_one() {
-        let (mut outbox, mut newest) = (Outbox::default(), 0);
+        let mut client = Client::new();
         for number in 0..100 {
-            event(&mut outbox, &mut newest, &format!("/a/{number}"));
+            client.hear(&format!("/a/{number}"));
         }
-        let frames = drain(&mut outbox);
+        let frames = client.read(usize::MAX);
         assert_eq!(frames.len(), EVENTS_PER_WATCH + 1);
-        assert_eq!(frames.last().map(String::as_str), Some("event /a"), "its own path is last");
+        assert_eq!(frames.last().map(String::as_str), Some("event /a t"), "its own path is last");
+    }
+
+    #[test]
+    fn who_holds_much_memory_hears_of_own_paths_only() {
+        let mut client = Client::new();
+        let long = "x".repeat(2000);
+        for number in 0..30 {
+            client.hear(&format!("/a/{number}{long}"));
+        }
+        assert!(client.outbox.held() <= CROWDED + 2100, "{} bytes", client.outbox.held());
+        let frames = client.read(usize::MAX);
+        assert_eq!(frames.last().map(String::as_str), Some("event /a t"), "its own path is last");
+    }
+
+    #[test]
+    fn events_outlive_their_watch() {
+        let mut client = Client::new();
+        client.hear("/a/k");
+        client.hear("/a");
+        let watch = client.watches.watch(client.watch).expect("it is registered");
+        client.outbox.orphan(client.watch, watch, || client.watches.path_of(watch));
+        client.watches.remove(client.watch).expect("it is registered");
+        // The next watch gets the same number.
+        let path = WatchPath { full: b"/b", implied: 0 };
+        let newest = client.outbox.next_event();
+        client.watch = client.watches.add(1, path, b"u", None, 0, newest);
+        client.hear("/b");
+        client.hear("/b");
+        assert_eq!(client.read(5), ["event /a/k t", "event /a t", "event /b u"]);
     }
 
     #[test]
     fn half_sent_events_still_count_as_waiting() {
-        let (mut outbox, mut newest) = (Outbox::default(), 0);
-        event(&mut outbox, &mut newest, "/a/k");
-        outbox.forget(5, &mut Spare::default());
-        event(&mut outbox, &mut newest, "/a/k");
-        assert_eq!(outbox.events.len(), 1);
-        outbox.forget(outbox.len(), &mut Spare::default());
-        assert_eq!(outbox.events.len(), 0);
+        let mut client = Client::new();
+        client.hear("/a/k");
+        client.outbox.forget(5, &mut Spare::default());
+        client.hear("/a/k");
+        assert_eq!(client.outbox.events.len(), 1);
+        client.outbox.forget(client.outbox.len(), &mut Spare::default());
+        assert_eq!(client.outbox.events.len(), 0);
     }
 
     #[test]
@@ -360,6 +671,6 @@ mod tests {
         }
         let waiting = outbox.len();
         assert_eq!(waiting, 100 * 2 * 1016 - 100 * 1023);
-        assert!(outbox.bytes.len() <= 2 * waiting + PAYLOAD_MAX, "what was sent is still kept");
+        assert!(outbox.replies.len() <= 2 * waiting + PAYLOAD_MAX, "what was sent is still kept");
     }
 }

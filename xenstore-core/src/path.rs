@@ -172,8 +172,12 @@ impl Key {
 
     /// Appends the bytes that the key stands for.
     pub(crate) fn extend(self, out: &mut Vec<u8>) {
-        let bytes = self.0.to_be_bytes();
-        out.extend_from_slice(&bytes[..self.len()]);
+        out.extend_from_slice(&self.bytes()[..self.len()]);
+    }
+
+    /// Returns the bytes that the key stands for; zeros follow them.
+    pub(crate) fn bytes(self) -> [u8; 8] {
+        self.0.to_be_bytes()
     }
 
     /// Whether the key is all of any name that has it.

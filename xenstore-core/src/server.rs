@@ -39,6 +39,9 @@ const RESERVE: usize = 512 << 10;
 /// which its tools destroy a guest.
 const LAST_RESERVE: usize = RESERVE / 2;
 
+/// What is left to the privileged domain when guests are not even read any more.
+const FINAL_RESERVE: usize = LAST_RESERVE / 2;
+
 /// A Xenstore server for one host.
 ///
 /// Its owner moves bytes: after an event on a ring it calls [`receive`](Self::receive) with what
@@ -58,6 +61,19 @@ pub struct Server {
     /// Whether a guest began a transaction since all were last sacrificed.
     snapshots: bool,
     log_switches: control::Switches,
+    memory: Memory,
+    /// Guests whose requests wait until there is memory again.
+    starved: Vec<ConnId>,
+}
+
+/// How much memory was left when it was last looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Memory {
+    Enough,
+    /// So little that a guest gets its next answer only when it has taken the one before.
+    Low,
+    /// So little that guests wait: even an answer needs some.
+    Out,
 }
 
 /// Counts of what a server holds.
@@ -91,6 +107,8 @@ impl Server {
             shutdowns: false,
             snapshots: false,
             log_switches: control::Switches::default(),
+            memory: Memory::Enough,
+            starved: Vec::new(),
         }
     }
 
@@ -110,6 +128,7 @@ impl Server {
         host: &mut impl Host,
     ) -> Result<usize, Violation> {
         let bytes = &bytes[..bytes.len().min(RECEIVE_MAX)];
+        self.look_at_memory(host);
         let mut rest = bytes;
         while !rest.is_empty() && self.may_receive(conn) {
             match self.take_frame(conn, rest, host) {
@@ -124,16 +143,22 @@ impl Server {
     }
 
     /// Returns the bytes that a connection's ring should get next.
-    pub fn transmit(&self, conn: ConnId) -> Option<&[u8]> {
-        self.audience.connections.find(conn)?.outbox.next()
+    pub fn transmit(&mut self, conn: ConnId) -> Option<&[u8]> {
+        let Audience { connections, watches, .. } = &mut self.audience;
+        let (connection, spare) = connections.parts(conn)?;
+        connection.outbox.next(watches, spare)
     }
 
     /// Notes that the first `count` bytes of [`transmit`](Self::transmit) are in the ring.
     pub fn sent(&mut self, conn: ConnId, count: usize) {
         let Some((connection, spare)) = self.audience.connections.parts(conn) else { return };
         connection.outbox.forget(count, spare);
-        if connection.stalled {
+        let (stalled, owed) = (connection.stalled, connection.outbox.owed());
+        if stalled {
             self.wake(conn);
+        }
+        if owed.is_some() {
+            self.audience.make_good(conn);
         }
     }
 
@@ -141,6 +166,12 @@ impl Server {
     /// returned; `None` when there is none left.
     pub fn next_ready(&mut self) -> Option<ConnId> {
         self.audience.connections.next_ready()
+    }
+
+    /// Whether a connection's requests must wait, for one of the reasons that `receive` has to take
+    /// none; [`next_ready`](Self::next_ready) names it when that is over.
+    pub fn is_stalled(&self, conn: ConnId) -> bool {
+        self.audience.connections.find(conn).is_some_and(|connection| connection.stalled)
     }
 
     /// Returns every domain that is introduced or that a permission names, with its identity.
@@ -202,8 +233,37 @@ impl Server {
                 domain.waits_for_memory = !domain.limits.allow(Quota::Memory, domain.usage.memory);
                 (outstanding == 0 || replies < outstanding) && !domain.waits_for_memory
             });
-        connection.stalled = !within || waiting >= BACKLOG;
+        let memory = match self.memory {
+            _ if privileged => true,
+            Memory::Enough => true,
+            Memory::Low => waiting == 0,
+            Memory::Out => false,
+        };
+        connection.stalled = !within || waiting >= BACKLOG || !memory;
+        if self.memory == Memory::Out && connection.stalled && !connection.starved {
+            connection.starved = true;
+            self.starved.push(conn);
+        }
         !connection.stalled
+    }
+
+    /// Notes how much memory is left, and has guests looked at that waited for some.
+    fn look_at_memory(&mut self, host: &impl Host) {
+        self.memory = if host.has_memory(LAST_RESERVE) {
+            Memory::Enough
+        } else if host.has_memory(FINAL_RESERVE) {
+            Memory::Low
+        } else {
+            Memory::Out
+        };
+        if self.memory != Memory::Out {
+            for conn in core::mem::take(&mut self.starved) {
+                if let Some(connection) = self.audience.connections.find_mut(conn) {
+                    connection.starved = false;
+                }
+                self.wake(conn);
+            }
+        }
     }
 
     /// Has a connection looked at whose input was refused, if it may go on now.

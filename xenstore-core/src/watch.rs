@@ -5,8 +5,9 @@
 
 mod trie;
 
-use alloc::boxed::Box;
+use alloc::rc::Rc;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use crate::path::{Key, Name, Names, WatchPath};
 use crate::slab::Slab;
@@ -51,6 +52,14 @@ impl Watch {
         self.token.bytes()
     }
 
+    /// Returns the token for who outlives the watch.
+    pub(crate) fn shared_token(&self) -> Rc<[u8]> {
+        match &self.token {
+            Token::Short { .. } => self.token().into(),
+            Token::Long(token) => Rc::clone(token),
+        }
+    }
+
     /// Returns how many bytes at the front of a path its events leave out.
     pub(crate) fn implied(&self) -> usize {
         self.implied.into()
@@ -71,7 +80,7 @@ impl Watch {
 #[derive(Debug)]
 enum Token {
     Short { len: u8, bytes: [u8; Self::SHORT] },
-    Long(Box<[u8]>),
+    Long(Rc<[u8]>),
 }
 
 impl Token {
@@ -156,6 +165,18 @@ impl Watches {
         let id = WatchId(self.all.insert(watch));
         self.trie.add(&mut self.all, path.full, id);
         id
+    }
+
+    /// Returns a watch's path.
+    pub(crate) fn path_of(&self, watch: &Watch) -> Rc<[u8]> {
+        let mut path = Vec::new();
+        self.extend_path(watch, &mut path);
+        path.into()
+    }
+
+    /// Appends a watch's path.
+    pub(crate) fn extend_path(&self, watch: &Watch, out: &mut Vec<u8>) {
+        self.trie.extend_path(watch, out);
     }
 
     /// Takes a watch out.

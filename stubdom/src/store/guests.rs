@@ -131,11 +131,12 @@ impl Guests {
     /// A guest whose ring has room does not notify when it takes replies out. So once all is
     /// written, requests that are still there (they came meanwhile, or the server would not take
     /// more before its replies were out) are ours to remember. While the ring is full, the guest
-    /// will notify.
+    /// will notify; where the server has another reason to take none, it names the guest later.
     fn send(&mut self, conn: ConnId, server: &mut Server) -> Result<(), Fault> {
         let drained = self.transmit(conn, server)?;
         let Some(session) = self.session(conn) else { return Ok(()) };
-        if drained && !session.queued && session.ring.peek(&mut [0; 1])? > 0 {
+        let goes_on = drained && !session.queued && !server.is_stalled(conn);
+        if goes_on && session.ring.peek(&mut [0; 1])? > 0 {
             session.queued = true;
             self.backlog.push_back(conn);
         }

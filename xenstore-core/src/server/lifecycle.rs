@@ -31,11 +31,12 @@ impl Server {
     /// Forgets all that a guest began: half frames, what waits to be sent, watches and
     /// transactions; the next transaction is 1. The guest asked to reconnect.
     pub fn reset(&mut self, conn: ConnId) {
-        self.drop_watches(conn);
-        self.drop_transactions(conn);
+        // What waits goes first: none of it need outlive its watch.
         if let Some((connection, spare)) = self.audience.connections.parts(conn) {
             connection.restart(spare);
         }
+        self.drop_watches(conn);
+        self.drop_transactions(conn);
     }
 
     /// Ends the service of a connection that broke the protocol: as [`reset`](Self::reset), and
@@ -75,6 +76,7 @@ impl Server {
         self.audience.tell_special(&self.store, Special::Release, Some(domain));
         // The plain event speaks for the shutdowns before it, too.
         self.shutdowns = false;
+        self.look_at_memory(host);
         self.follow_up(host);
     }
 

@@ -12,7 +12,8 @@ use crate::host::Unreachable;
 struct Fake {
     domains: BTreeMap<u16, u64>,
     unreachable: BTreeSet<u16>,
-    memory_is_low: bool,
+    /// How many bytes are missing from more than the server ever asks for.
+    memory_missing: usize,
     log: Vec<String>,
 }
 
@@ -48,8 +49,8 @@ impl Host for Fake {
         self.log.push(format!("release {domain}"));
     }
 
-    fn has_memory(&self, _bytes: usize) -> bool {
-        !self.memory_is_low
+    fn has_memory(&self, bytes: usize) -> bool {
+        bytes + self.memory_missing <= RESERVE
     }
 
     fn print(&mut self, text: &str) {
@@ -552,7 +553,7 @@ fn without_memory_the_store_serves_but_does_not_grow() {
     let mut lab = Lab::new(&[1]);
     lab.ok(1, Op::Watch, 0, "data|t|");
     let open = lab.start(1);
-    lab.host.memory_is_low = true;
+    lab.host.memory_missing = 1;
     for (op, payload) in [
         (Op::Write, "data|x"),
         (Op::Mkdir, "data/x|"),
@@ -624,9 +625,9 @@ fn snapshots_of_guests_are_given_up_for_memory() {
     let (guest, tools) = (lab.start(1), lab.start(0));
     lab.ok(1, Op::Write, guest, "data/k|new");
     lab.ok(0, Op::Write, tools, "/k|new");
-    lab.host.memory_is_low = true;
+    lab.host.memory_missing = 1;
     assert_eq!(lab.one(1, Op::Write, 0, "data/x|"), "ENOMEM|");
-    lab.host.memory_is_low = false;
+    lab.host.memory_missing = 0;
     assert_eq!(lab.one(1, Op::Read, guest, "data/k|"), "old", "it began anew");
     assert_eq!(lab.one(1, Op::TransactionEnd, guest, "T|"), "EAGAIN|", "and must be repeated");
     lab.ok(0, Op::TransactionEnd, tools, "T|");
@@ -678,4 +679,49 @@ fn the_root_and_the_special_nodes_outlive_their_owners() {
     assert_eq!(lab.one(0, Op::GetPerms, 0, "/|"), "n0|");
     assert_eq!(lab.one(0, Op::GetPerms, 0, "@releaseDomain|"), "n0|");
     assert_eq!(lab.one(0, Op::Directory, 0, "/|"), "local|tool|", "what it owned is gone");
+}
+
+#[test]
+fn a_guest_waits_where_even_an_answer_needs_memory() {
+    let mut lab = Lab::new(&[1, 2]);
+    let read = Lab::frame(Op::Read, 0, b"data\0");
+    lab.host.memory_missing = RESERVE - FINAL_RESERVE;
+    assert_eq!(lab.send(1, &read), Ok(read.len()), "who has no answer waiting gets one");
+    assert_eq!(lab.send(1, &read), Ok(0), "and the next one when it took that");
+    assert!(lab.server.is_stalled(lab.clients[&1]));
+    while lab.server.next_ready().is_some() {}
+    assert_eq!(lab.read(1), [""]);
+    assert_eq!(lab.server.next_ready(), Some(lab.clients[&1]), "it may go on");
+    lab.host.memory_missing += 1;
+    for guest in [1, 2] {
+        assert_eq!(lab.send(guest, &read), Ok(0), "nothing of guest {guest} is taken");
+    }
+    assert_eq!(lab.one(0, Op::Read, 0, "/tool|"), "", "dom0 goes on");
+    while lab.server.next_ready().is_some() {}
+    lab.host.memory_missing = 0;
+    assert_eq!(lab.one(0, Op::Read, 0, "/tool|"), "");
+    let ready: BTreeSet<_> =
+        core::iter::from_fn(|| lab.server.next_ready()).map(ConnId::slot).collect();
+    let guests = [1, 2].map(|guest| lab.clients[&guest].slot());
+    assert!(guests.iter().all(|slot| ready.contains(slot)), "those who waited are looked at");
+    assert_eq!(lab.one(1, Op::Read, 0, "data|"), "");
+}
+
+#[test]
+fn events_that_wait_are_small_however_long_their_tokens() {
+    let mut lab = Lab::new(&[1]);
+    lab.ok(0, Op::SetQuota, 0, "1|memory|0|");
+    let token = "t".repeat(3900);
+    for number in 0..128 {
+        lab.ok(1, Op::Watch, 0, &format!("data|{number}{token}|"));
+    }
+    for number in 0..40 {
+        lab.ok(0, Op::Write, 0, &format!("/local/domain/1/data/{number}|x"));
+    }
+    let connection = lab.server.audience.connections.find(lab.clients[&1]).expect("it lives");
+    let (held, waiting) = (connection.outbox.held(), connection.outbox.len());
+    assert!(waiting > 128 * 4000, "every watch was told: {waiting} bytes");
+    assert!(held < 48 << 10, "{held} bytes are held for {waiting}");
+    let events = lab.read(1);
+    assert!(events.len() >= 128, "{} events", events.len());
 }

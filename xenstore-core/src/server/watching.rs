@@ -54,6 +54,10 @@ impl Server {
         let Audience { watches, connections, .. } = &mut self.audience;
         let id = watches.find(conn.slot, path.full, token).ok_or(Error::Enoent)?;
         let connection = connections.find_mut(conn).ok_or(Error::Einval)?;
+        // What it was told already is sent all the same.
+        if let Some(watch) = watches.watch(id) {
+            connection.outbox.orphan(id, watch, || path.full.into());
+        }
         let watch = watches.remove(id).ok_or(Error::Enoent)?;
         // The last one takes the place that becomes free.
         connection.watches.swap_remove(watch.listed_at as usize);
@@ -62,6 +66,7 @@ impl Server {
         {
             moved.listed_at = watch.listed_at;
         }
+        connection.outbox.owe_from_start();
         let domain = connection.domain;
         self.forget_watches(domain, 1, watch.memory());
         Ok(Reply::Done)
@@ -69,11 +74,17 @@ impl Server {
 
     /// Takes all watches off a connection.
     pub(super) fn drop_watches(&mut self, conn: ConnId) {
-        let Some(connection) = self.audience.connections.find_mut(conn) else { return };
+        let Audience { watches, connections, .. } = &mut self.audience;
+        let Some(connection) = connections.find_mut(conn) else { return };
         let domain = connection.domain;
         let ids = core::mem::take(&mut connection.watches);
-        let memory = ids.iter().filter_map(|id| self.audience.watches.remove(*id));
-        let memory = memory.map(|watch| watch.memory()).sum();
+        let mut memory = 0;
+        for &id in &ids {
+            if let Some(watch) = watches.watch(id) {
+                connection.outbox.orphan(id, watch, || watches.path_of(watch));
+            }
+            memory += watches.remove(id).map_or(0, |watch| watch.memory());
+        }
         self.forget_watches(domain, ids.len(), memory);
     }
 

@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use super::{Watch, WatchId};
 use crate::children::{Children, Tails};
@@ -143,6 +144,34 @@ impl Trie {
                 let to = Rank { id: WatchId(u32::MAX), ..from };
                 ranks.range(from..=to).map(|rank| rank.id).find(is)
             }
+        }
+    }
+
+    /// Appends the path that a watch was put at.
+    pub(super) fn extend_path(&self, watch: &Watch, out: &mut Vec<u8>) {
+        let start = out.len();
+        // Names are found from the last one up, so the path is filled from its end.
+        out.resize(start + usize::from(watch.path_len), b'/');
+        let path = &mut out[start..];
+        let mut end = path.len();
+        let mut put = |key: Key, tail: &[u8]| {
+            for part in [tail, &key.bytes()[..key.len()]] {
+                let from = end - part.len();
+                path[from..end].copy_from_slice(part);
+                end = from;
+            }
+            end = end.saturating_sub(1);
+        };
+        if watch.alone != Key::NONE {
+            put(watch.alone, &[]);
+        }
+        let mut at = PointId(watch.point);
+        while at != self.root
+            && at != self.special
+            && let Some(point) = self.points.find(at.0)
+        {
+            put(point.key, &point.tail);
+            at = point.parent;
         }
     }
 
