@@ -42,6 +42,8 @@ extern crate alloc;
 
 pub mod client;
 pub mod host;
+#[cfg(any(test, fuzzing))]
+pub mod laws;
 pub mod wire;
 
 mod announce;

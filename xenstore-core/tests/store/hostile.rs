@@ -61,6 +61,10 @@ enum Move {
     Read {
         by: u16,
     },
+    ReadSome {
+        by: u16,
+        count: usize,
+    },
     Reconnect {
         by: u16,
     },
@@ -86,6 +90,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         1 => bytes.prop_map(|(by, bytes)| Move::Bytes { by, bytes }),
         2 => by().prop_map(|by| Move::StopReading { by }),
         4 => by().prop_map(|by| Move::Read { by }),
+        4 => (by(), 0..100_usize).prop_map(|(by, count)| Move::ReadSome { by, count }),
         1 => by().prop_map(|by| Move::Reconnect { by }),
         1 => by().prop_map(|by| Move::BreakIndex { by }),
         1 => by().prop_map(|by| Move::Die { by }),
@@ -148,6 +153,7 @@ fn run(world: &mut World, one: &Move) -> Result<(), String> {
         Move::Bytes { by, bytes } => world.put(*by, bytes),
         Move::StopReading { by } => world.ring(*by).stopped = true,
         Move::Read { by } => world.read_again(*by)?,
+        Move::ReadSome { by, count } => world.read_some(*by, *count)?,
         Move::Reconnect { by } => world.reconnect(*by),
         Move::BreakIndex { by } => world.give_up(*by, 2),
         Move::Die { by } => {

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use conversations::world::{self, Field, Mailbox, Open, Wanted};
+use conversations::world::{
+    self, ERROR, Field, Frame, HEADER_SIZE, Mailbox, Open, PAYLOAD_MAX, WATCH_EVENT, Wanted,
+};
 use xenstore_core::{Config, ConnId, DomId, Host, Server, UniqueId, Unreachable};
 
 /// The domain that may do everything.
@@ -29,16 +31,56 @@ pub(crate) const CUTS: [Cut; 3] = [
     Cut { input: 13, output: 5 },
 ];
 
+/// Which requests a domain made, by its bytes alone, and which of them have no answer yet.
+#[derive(Default)]
+pub(crate) struct Ledger {
+    /// What was sent of a frame that is not whole yet.
+    begun: Vec<u8>,
+    pub open: VecDeque<Open>,
+}
+
+impl Ledger {
+    /// Notes what was sent: every frame that is whole wants one answer.
+    fn send(&mut self, bytes: &[u8]) {
+        self.begun.extend(bytes);
+        while let Some(header) = self.begun.first_chunk::<HEADER_SIZE>() {
+            let (words, _) = header.as_chunks::<4>();
+            let [kind, req_id, tx_id, len] = [0, 1, 2, 3].map(|at| u32::from_le_bytes(words[at]));
+            let end = HEADER_SIZE + len as usize;
+            // After a frame that is too long nothing is a frame any more.
+            if len as usize > PAYLOAD_MAX || self.begun.len() < end {
+                break;
+            }
+            self.begun.drain(..end);
+            self.open.push_back(Open { kind, req_id, tx_id });
+        }
+    }
+
+    /// Holds what was received against it: an event, or the answer to the oldest open request.
+    fn receive(&mut self, frame: &Frame) -> Result<(), String> {
+        if frame.kind == WATCH_EVENT {
+            return Ok(());
+        }
+        let asked = self.open.pop_front();
+        let answered = asked.is_some_and(|open| {
+            let echoed = (frame.req_id, frame.tx_id) == (open.req_id, open.tx_id);
+            echoed && (frame.kind == open.kind || frame.kind == ERROR)
+        });
+        if answered { Ok(()) } else { Err(format!("expected an answer to {asked:?}, got {frame:?}")) }
+    }
+}
+
 /// One domain's end of its ring.
 #[derive(Default)]
 pub(crate) struct Ring {
     pub conn: Option<ConnId>,
     pub input: VecDeque<u8>,
     pub mailbox: Mailbox,
+    pub ledger: Ledger,
     /// The guest does not read: not a byte fits.
     pub stopped: bool,
     /// Nobody serves the ring until it is introduced again.
-    ended: bool,
+    pub ended: bool,
     /// The ring's error field.
     pub error: u32,
     /// The ring's connection field.
@@ -52,6 +94,14 @@ impl Ring {
     fn cut_off(&mut self) {
         self.input.clear();
         self.mailbox.cut_off();
+        self.ledger = Ledger::default();
+    }
+
+    /// Takes bytes out of the ring.
+    fn receive(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let known = self.mailbox.inbox.len();
+        self.mailbox.receive(bytes)?;
+        self.mailbox.inbox.range(known..).try_for_each(|frame| self.ledger.receive(frame))
     }
 }
 
@@ -119,10 +169,12 @@ impl Host for Outside {
             self.faults.push(format!("domain {domain} reintroduced without an introduction"));
             return Err(Unreachable);
         };
-        if port == 0 {
+        ring.cut_off();
+        if port == 0 || self.unmappable.contains(&domain) {
+            // Without a channel nobody hears of what it sends.
+            ring.ended = true;
             return Err(Unreachable);
         }
-        ring.cut_off();
         ring.features = features;
         (ring.ended, ring.error, ring.connection) = (false, 0, 0);
         Ok(())
@@ -184,7 +236,9 @@ impl World {
 
     /// Puts bytes into the ring of `domain`, whether anybody serves it or not.
     pub(crate) fn put(&mut self, domain: u16, bytes: &[u8]) {
-        self.ring(domain).input.extend(bytes);
+        let ring = self.ring(domain);
+        ring.input.extend(bytes);
+        ring.ledger.send(bytes);
     }
 
     /// Serves every ring until nothing moves any more, as the image's main loop does.
@@ -245,7 +299,7 @@ impl World {
                 return Err("transmit gave an empty chunk".to_owned());
             }
             let taken = chunk.len().min(cut);
-            ring.mailbox.receive(&chunk[..taken])?;
+            ring.receive(&chunk[..taken])?;
             self.server.sent(conn, taken);
         }
         Ok(())
@@ -274,6 +328,18 @@ impl World {
         ring.cut_off();
         ring.connection = 0;
         self.server.reset(conn);
+    }
+
+    /// The guest takes up to that many bytes, even if it reads no more than this, and says so.
+    pub(crate) fn read_some(&mut self, domain: u16, count: usize) -> Result<(), String> {
+        let ring = self.outside.rings.entry(domain).or_default();
+        let Some(conn) = ring.conn.filter(|_| !ring.ended) else { return Ok(()) };
+        if let Some(chunk) = self.server.transmit(conn) {
+            let taken = chunk.len().min(count);
+            ring.receive(&chunk[..taken])?;
+            self.server.sent(conn, taken);
+        }
+        self.settle()
     }
 
     /// The guest reads again, and says so.
