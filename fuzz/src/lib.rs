@@ -1,0 +1,12 @@
+//! What each fuzz target does with its input, and the seeds that it begins with.
+//!
+//! A target panics where a promise is broken; nothing else is a finding. The world around the
+//! server is that of `xenstore-core`'s own tests.
+
+pub mod frames;
+mod harness;
+pub mod requests;
+pub mod rings;
+pub mod seeds;
+pub mod server;
+mod steps;

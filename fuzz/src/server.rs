@@ -1,0 +1,165 @@
+//! The target `server`: a whole server among several domains that do what they like.
+//!
+//! After every step the server's own check must find nothing, every request has at most one
+//! answer and those come in order, and what waits for a connection is bounded. In the end, once
+//! everybody reads and nobody is held back by memory, nothing is unanswered; and when all guests
+//! are gone nothing of theirs is left.
+
+use std::collections::BTreeMap;
+
+use crate::harness::world::{CUTS, Open, TOOLSTACK, World};
+use crate::steps::{DOMAINS, Deed, Step, Transaction};
+
+const TRANSACTION_START: u32 = 6;
+const FRAME_MAX: usize = 16 + 4096;
+const PAYLOAD_MAX: usize = 4096;
+/// When this much waits for a connection, its requests wait, too; and when half as much does, a
+/// watch has one event more at most.
+const BACKLOG: usize = 64 << 10;
+
+/// Holds the conversation, and panics where the server breaks a promise.
+///
+/// The first byte chooses how the streams are cut, the lines after it are the steps.
+pub fn run(data: &[u8]) {
+    let Some((cut, lines)) = data.split_first() else { return };
+    let mut scene = Scene::new(usize::from(*cut) % CUTS.len());
+    for line in lines.split(|&byte| byte == b'\n') {
+        if let Some(step) = Step::parse(line) {
+            scene.step(&step);
+        }
+    }
+    scene.end();
+}
+
+struct Scene {
+    world: World,
+    /// The transactions that each domain was told of, the latest last.
+    transactions: BTreeMap<u16, Vec<u32>>,
+}
+
+impl Scene {
+    fn new(cut: usize) -> Self {
+        Self { world: World::new(CUTS[cut]), transactions: BTreeMap::new() }
+    }
+
+    fn step(&mut self, step: &Step) {
+        match step {
+            Step::Request { by, kind, queued, transaction, payload } => {
+                self.request(*by, *kind, *transaction, payload);
+                if *queued {
+                    return;
+                }
+            }
+            Step::Bytes { by, bytes } => self.world.put(*by, bytes),
+            Step::Do { deed, domain } => self.act(*deed, *domain),
+        }
+        self.settle();
+    }
+
+    fn request(&mut self, by: u16, kind: u32, transaction: Transaction, payload: &[u8]) {
+        let tx_id = match transaction {
+            Transaction::Number(number) => number.into(),
+            Transaction::Latest(back) => {
+                let known = self.transactions.get(&by).map(Vec::as_slice).unwrap_or_default();
+                known.iter().rev().nth(back.into()).copied().unwrap_or(0)
+            }
+        };
+        let payload = &payload[..payload.len().min(PAYLOAD_MAX)];
+        let req_id = self.world.fresh_req_id(by);
+        let len = u32::try_from(payload.len()).expect("a payload is short");
+        self.world.ask(by, Open { kind, req_id, tx_id }, len, payload);
+    }
+
+    fn act(&mut self, deed: Deed, domain: u16) {
+        let world = &mut self.world;
+        let is_guest = domain != TOOLSTACK;
+        match deed {
+            Deed::Give if is_guest => self.give(domain),
+            Deed::Create if is_guest && !world.outside.domains.contains_key(&domain) => {
+                world.create(domain);
+            }
+            Deed::Destroy if is_guest => world.destroy(&[domain]),
+            Deed::Replace if is_guest => world.replace(&[domain]),
+            Deed::ShutDown if is_guest => world.notice(&[domain]),
+            Deed::Pause => world.ring(domain).stopped = true,
+            Deed::Resume => self.must(|world| world.read_again(domain)),
+            Deed::Trickle => self.must(|world| world.read_some(domain, 100)),
+            Deed::Reconnect => world.reconnect(domain),
+            Deed::BreakIndex if is_guest => world.give_up(domain, 2),
+            Deed::Unmap => world.outside.unmappable.extend([domain]),
+            Deed::Map => drop(world.outside.unmappable.remove(&domain)),
+            Deed::LackMemory => world.outside.memory_is_low ^= true,
+            _ => {}
+        }
+    }
+
+    /// Makes a guest as a toolstack does; what is refused is refused.
+    fn give(&mut self, domain: u16) {
+        if !self.world.outside.domains.contains_key(&domain) {
+            self.world.create(domain);
+        }
+        let home = format!("/local/domain/{domain}");
+        for (kind, payload) in [
+            (12, format!("{home}\0")),
+            (14, format!("{home}\0n0\0r{domain}\0")),
+            (12, format!("{home}/data\0")),
+            (14, format!("{home}/data\0n{domain}\0")),
+            (8, format!("{domain}\x001\x001\0")),
+        ] {
+            self.request(TOOLSTACK, kind, Transaction::Number(0), payload.as_bytes());
+        }
+    }
+
+    fn must(&mut self, act: impl FnOnce(&mut World) -> Result<(), String>) {
+        if let Err(why) = act(&mut self.world) {
+            panic!("{why}");
+        }
+    }
+
+    fn settle(&mut self) {
+        self.must(World::settle);
+        self.must(|world| world.server.check());
+        let watches = self.world.server.stats().watches;
+        for (domain, ring) in &mut self.world.outside.rings {
+            for frame in ring.inbox.drain(..).filter(|frame| frame.kind == TRANSACTION_START) {
+                let number = core::str::from_utf8(&frame.payload).ok();
+                let number = number.and_then(|text| text.trim_end_matches('\0').parse().ok());
+                let number = number.expect("a transaction has a number");
+                self.transactions.entry(*domain).or_default().push(number);
+            }
+            let waiting = ring.conn.and_then(|conn| self.world.server.transmit(conn));
+            let waiting = waiting.map_or(0, <[u8]>::len);
+            let most = BACKLOG + BACKLOG / 2 + (2 * watches + 1) * FRAME_MAX;
+            assert!(waiting <= most, "{waiting} bytes wait for domain {domain}");
+        }
+    }
+
+    fn end(&mut self) {
+        self.world.outside.memory_is_low = false;
+        // A frame that was begun would swallow what comes now.
+        self.world.reconnect(TOOLSTACK);
+        for domain in 0..DOMAINS {
+            self.must(|world| world.read_again(domain));
+        }
+        for domain in 1..DOMAINS {
+            let unlimited = format!("{domain}\0memory\x000\0");
+            self.request(TOOLSTACK, 26, Transaction::Number(0), unlimited.as_bytes());
+        }
+        self.settle();
+        // Without a toolstack, who is beyond its memory stays there.
+        let toolstack_lives = self.world.ring(TOOLSTACK).error == 0;
+        for (domain, ring) in self.world.outside.rings.iter().filter(|_| toolstack_lives) {
+            if ring.conn.is_some() && ring.error == 0 {
+                assert!(ring.open.is_empty(), "domain {domain} waits for {:?}", ring.open);
+                assert!(ring.input.is_empty(), "domain {domain} was not looked at");
+            }
+        }
+        let guests: Vec<u16> = self.world.outside.domains.keys().copied().collect();
+        self.world.destroy(&guests);
+        self.world.reconnect(TOOLSTACK);
+        self.settle();
+        let stats = self.world.server.stats();
+        assert_eq!((stats.connections, stats.domains), (1, 1), "a dead guest is still known");
+        assert_eq!((stats.watches, stats.transactions), (0, 0), "a dead guest's are still there");
+    }
+}
