@@ -3,6 +3,7 @@
 mod archive;
 mod console;
 mod dom0;
+mod fuzz;
 mod image;
 mod inflate;
 mod interrupt;
@@ -57,6 +58,17 @@ enum Command {
     },
     /// Builds target/image/stubdom and target/image/guest, and NAME.debug with the symbols of each
     Image,
+    /// Feeds a part of the sources with made-up input, led by what that input reaches
+    Fuzz {
+        /// What to feed
+        target: fuzz::Target,
+        /// How long to go on
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+        /// Run this input alone, as a finding names it
+        #[arg(long, value_name = "FILE", conflicts_with = "seconds")]
+        input: Option<PathBuf>,
+    },
     /// Runs a shell script in dom0 of a fresh Xen host; exits with its status
     #[command(args_override_self = true)]
     Lab {
@@ -106,6 +118,11 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Image => {
             image::build(&ws, &progress)?;
             Ok(ExitCode::SUCCESS)
+        }
+        Command::Fuzz { target, seconds, input } => {
+            let work = input.map_or(fuzz::Work::Seconds(seconds), fuzz::Work::Input);
+            let passed = fuzz::run(&ws, &progress, target, &work)?;
+            Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Lab { script, config } => run_script(&ws, &progress, &script, &config),
     }

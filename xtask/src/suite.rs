@@ -15,7 +15,7 @@ use crate::lab::{self, Config};
 use crate::progress::Progress;
 use crate::tree::Tree;
 use crate::workspace::Workspace;
-use crate::{image, interrupt, packages};
+use crate::{fuzz, image, interrupt, packages};
 
 /// How much of a failed lab's log is shown.
 const LAST_LINES: usize = 40;
@@ -27,6 +27,9 @@ enum Check {
     Clippy,
     Documentation,
     Host,
+    /// The fuzz targets as sources.
+    FuzzSources,
+    Fuzz(fuzz::Target),
     Image,
     Lab(LabTest),
 }
@@ -48,6 +51,8 @@ impl Check {
             Self::Clippy => "clippy",
             Self::Documentation => "doc",
             Self::Host => "host",
+            Self::FuzzSources => "fuzz/sources",
+            Self::Fuzz(target) => target.check(),
             Self::Image => "image",
             Self::Lab(test) => &test.name,
         }
@@ -59,27 +64,37 @@ impl Check {
             Self::Clippy => "clippy has nothing to say",
             Self::Documentation => "the documentation builds without a warning",
             Self::Host => "the tests of the library crates, on this machine",
+            Self::FuzzSources => "the fuzz targets: form, clippy and tests of their own",
+            Self::Fuzz(target) => target.about(),
             Self::Image => "the images build",
             Self::Lab(test) => &test.about,
         }
     }
 }
 
-/// How many passed and how many did not.
+/// How many passed, how many did not, and how many this machine could not run.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Tally {
     passed: u32,
     failed: u32,
+    not_run: u32,
 }
 
 impl Tally {
     fn one(passed: bool) -> Self {
-        Self { passed: passed.into(), failed: (!passed).into() }
+        Self { passed: passed.into(), failed: (!passed).into(), not_run: 0 }
     }
 
     fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
+        self.not_run += other.not_run;
+    }
+
+    fn words(self) -> String {
+        let Self { passed, failed, not_run } = self;
+        let more = if not_run > 0 { format!(", {not_run} not run") } else { String::new() };
+        format!("{passed} passed, {failed} failed{more}")
     }
 }
 
@@ -111,6 +126,7 @@ pub(crate) fn run(ws: &Workspace, only: Option<&str>, progress: &Progress) -> Re
                 cargo(ws, progress, "cargo doc", &["doc", "--workspace", "--no-deps"])?
             }
             Check::Host => host(ws, progress)?,
+            Check::FuzzSources | Check::Fuzz(_) => fuzzed(ws, progress, &check)?,
             Check::Image => {
                 built = build_images(ws, progress);
                 Tally::one(built)
@@ -128,13 +144,15 @@ pub(crate) fn run(ws: &Workspace, only: Option<&str>, progress: &Progress) -> Re
         progress.say("no lab can run without the images");
         tally.failed += u32::try_from(labs.len())?;
     }
-    progress.say(format_args!("{} passed, {} failed", tally.passed, tally.failed));
+    progress.say(tally.words());
     Ok(tally.failed == 0)
 }
 
 fn chosen(ws: &Workspace, only: Option<&str>) -> Result<Vec<Check>> {
     let mut checks =
-        vec![Check::Format, Check::Clippy, Check::Documentation, Check::Host, Check::Image];
+        vec![Check::Format, Check::Clippy, Check::Documentation, Check::Host, Check::FuzzSources];
+    checks.extend(fuzz::Target::ALL.map(Check::Fuzz));
+    checks.push(Check::Image);
     checks.extend(lab_tests(ws)?.into_iter().map(Check::Lab));
     if let Some(only) = only {
         let fits = |check: &Check| check.name().contains(only);
@@ -232,6 +250,24 @@ fn results_in(line: &str) -> Tally {
     tally
 }
 
+/// A short run of a fuzz target, or the targets' own form; nothing where libFuzzer cannot be built.
+fn fuzzed(ws: &Workspace, progress: &Progress, check: &Check) -> Result<Tally> {
+    if let Err(missing) = fuzz::must_have_compiler() {
+        progress.say(format_args!("not run: {}: {missing:#}", check.name()));
+        return Ok(Tally { not_run: 1, ..Tally::default() });
+    }
+    let step = progress.step(check.name());
+    let failure = match check {
+        Check::Fuzz(target) => fuzz::run_briefly(ws, *target)?,
+        _ => fuzz::check_sources(ws)?,
+    };
+    step.finish(failure.is_none());
+    if let Some(failure) = &failure {
+        progress.say(failure);
+    }
+    Ok(Tally::one(failure.is_none()))
+}
+
 fn build_images(ws: &Workspace, progress: &Progress) -> bool {
     let result = image::build(ws, progress);
     if let Err(error) = &result {
@@ -316,8 +352,16 @@ mod tests {
     fn cargos_results_are_counted() {
         let line =
             "test result: FAILED. 12 passed; 3 failed; 0 ignored; 0 measured; 1 filtered out";
-        assert_eq!(results_in(line), Tally { passed: 12, failed: 3 });
+        assert_eq!(results_in(line), Tally { passed: 12, failed: 3, not_run: 0 });
         assert_eq!(results_in("running 12 tests"), Tally::default());
+    }
+
+    #[test]
+    fn what_could_not_run_is_said() {
+        let mut tally = Tally::one(true);
+        assert_eq!(tally.words(), "1 passed, 0 failed");
+        tally.add(Tally { not_run: 2, ..Tally::one(false) });
+        assert_eq!(tally.words(), "1 passed, 1 failed, 2 not run");
     }
 
     #[test]

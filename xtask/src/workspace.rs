@@ -47,6 +47,11 @@ impl Workspace {
         Ok(path)
     }
 
+    /// The folder that everything of the fuzzers lives in.
+    pub(crate) fn fuzz(&self) -> PathBuf {
+        self.target.join("fuzz")
+    }
+
     /// The cargo that runs us, to be started in the checkout.
     pub(crate) fn cargo(&self) -> Command {
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
