@@ -4,11 +4,12 @@
 //! place; however its answers are cut, the client reads the same. Of bytes that no server would
 //! send, the client makes an error at worst.
 
+use conversations::world::{Frame as Received, Open};
 use embedded_io::{ErrorType, Read, ReadReady, Write};
 use xenstore_core::client::codec::{Decoder, Frame, Nonsense};
 use xenstore_core::client::{Client, EVENTS_MAX};
 
-use crate::harness::world::{self, Cut, World};
+use crate::world::{Cut, World};
 
 const GUEST: u16 = 1;
 
@@ -27,12 +28,11 @@ pub fn run(data: &[u8]) {
 }
 
 /// What a guest receives for its bytes, and the error in its ring.
-fn exchange(bytes: &[u8], cut: Cut) -> (Vec<world::Frame>, u32) {
+fn exchange(bytes: &[u8], cut: Cut) -> (Vec<Received>, u32) {
     let mut world = World::new(cut);
     world.create(GUEST);
     let introduction = format!("{GUEST}\x001\x001\0");
-    let len = u32::try_from(introduction.len()).expect("it is short");
-    world.ask(0, world::Open { kind: 8, req_id: 0, tx_id: 0 }, len, introduction.as_bytes());
+    world.ask(0, Open { kind: 8, req_id: 0, tx_id: 0 }, introduction.as_bytes());
     let mut kept = world.settle();
     world.put(GUEST, bytes);
     kept = kept.and_then(|()| world.settle()).and_then(|()| world.server.check());
@@ -41,8 +41,8 @@ fn exchange(bytes: &[u8], cut: Cut) -> (Vec<world::Frame>, u32) {
     }
     let ring = world.ring(GUEST);
     if ring.error == 0 {
-        assert!(ring.open.is_empty(), "no answer to {:?}", ring.open);
-        (ring.inbox.drain(..).collect(), 0)
+        assert!(ring.ledger.open.is_empty(), "no answer to {:?}", ring.ledger.open);
+        (ring.mailbox.inbox.drain(..).collect(), 0)
     } else {
         // How much of the answers it received before that is a matter of when it looked.
         (Vec::new(), ring.error)

@@ -4,9 +4,10 @@
 //! server is that of `xenstore-core`'s own tests.
 
 pub mod frames;
-mod harness;
 pub mod requests;
 pub mod rings;
 pub mod seeds;
 pub mod server;
 mod steps;
+#[path = "../../xenstore-core/tests/store/harness/world.rs"]
+mod world;

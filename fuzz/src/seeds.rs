@@ -6,7 +6,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use crate::harness::script::{self, Case, Line, Request, Tx};
+use conversations::script::{self, Case, Line, Request, Tx};
+
 use crate::steps::{DOMAINS, Deed, Step, Transaction};
 
 /// Writes the seeds of `target` made of all the files in `conversations` into `folder`; returns

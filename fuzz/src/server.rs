@@ -7,12 +7,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::harness::world::{CUTS, Open, TOOLSTACK, World};
+use conversations::world::{HEADER_SIZE, Open, PAYLOAD_MAX};
+
 use crate::steps::{DOMAINS, Deed, Step, Transaction};
+use crate::world::{CUTS, TOOLSTACK, World};
 
 const TRANSACTION_START: u32 = 6;
-const FRAME_MAX: usize = 16 + 4096;
-const PAYLOAD_MAX: usize = 4096;
+const FRAME_MAX: usize = HEADER_SIZE + PAYLOAD_MAX;
 /// When this much waits for a connection, its requests wait, too; and when half as much does, a
 /// watch has one event more at most.
 const BACKLOG: usize = 64 << 10;
@@ -65,9 +66,8 @@ impl Scene {
             }
         };
         let payload = &payload[..payload.len().min(PAYLOAD_MAX)];
-        let req_id = self.world.fresh_req_id(by);
-        let len = u32::try_from(payload.len()).expect("a payload is short");
-        self.world.ask(by, Open { kind, req_id, tx_id }, len, payload);
+        let req_id = self.world.ring(by).mailbox.fresh_req_id();
+        self.world.ask(by, Open { kind, req_id, tx_id }, payload);
     }
 
     fn act(&mut self, deed: Deed, domain: u16) {
@@ -121,7 +121,8 @@ impl Scene {
         self.must(|world| world.server.check());
         let watches = self.world.server.stats().watches;
         for (domain, ring) in &mut self.world.outside.rings {
-            for frame in ring.inbox.drain(..).filter(|frame| frame.kind == TRANSACTION_START) {
+            let frames = ring.mailbox.inbox.drain(..);
+            for frame in frames.filter(|frame| frame.kind == TRANSACTION_START) {
                 let number = core::str::from_utf8(&frame.payload).ok();
                 let number = number.and_then(|text| text.trim_end_matches('\0').parse().ok());
                 let number = number.expect("a transaction has a number");
@@ -147,10 +148,11 @@ impl Scene {
         }
         self.settle();
         // Without a toolstack, who is beyond its memory stays there.
-        let toolstack_lives = self.world.ring(TOOLSTACK).error == 0;
+        let toolstack_lives = !self.world.ring(TOOLSTACK).ended;
         for (domain, ring) in self.world.outside.rings.iter().filter(|_| toolstack_lives) {
-            if ring.conn.is_some() && ring.error == 0 {
-                assert!(ring.open.is_empty(), "domain {domain} waits for {:?}", ring.open);
+            if ring.conn.is_some() && !ring.ended {
+                let open = &ring.ledger.open;
+                assert!(open.is_empty(), "domain {domain} waits for {open:?}");
                 assert!(ring.input.is_empty(), "domain {domain} was not looked at");
             }
         }

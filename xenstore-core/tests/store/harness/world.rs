@@ -66,7 +66,11 @@ impl Ledger {
             let echoed = (frame.req_id, frame.tx_id) == (open.req_id, open.tx_id);
             echoed && (frame.kind == open.kind || frame.kind == ERROR)
         });
-        if answered { Ok(()) } else { Err(format!("expected an answer to {asked:?}, got {frame:?}")) }
+        if answered {
+            Ok(())
+        } else {
+            Err(format!("expected an answer to {asked:?}, got {frame:?}"))
+        }
     }
 }
 
