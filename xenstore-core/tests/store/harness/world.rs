@@ -15,6 +15,12 @@ pub(crate) const STORE: u16 = 31;
 const FEATURE_RECONNECTION: u32 = 1;
 const FEATURE_ERROR: u32 = 2;
 
+/// When this much waits for a connection, its requests wait, too.
+const BACKLOG: usize = 64 << 10;
+/// After so many events of a watch, one more stands for all that follow.
+const EVENTS_PER_WATCH: usize = 33;
+const FRAME_MAX: usize = HEADER_SIZE + PAYLOAD_MAX;
+
 /// How the bytes are cut on their way; nothing may depend on it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cut {
@@ -291,13 +297,15 @@ impl World {
         Ok(())
     }
 
-    /// Takes what the store has for the ring.
+    /// Takes what the store has for the ring, which must not be without bounds.
     fn drain(&mut self, domain: u16) -> Result<(), String> {
         let cut = self.cut.output;
+        let most = BACKLOG + (EVENTS_PER_WATCH * self.server.stats().watches + 1) * FRAME_MAX;
         let Some(ring) = self.outside.rings.get_mut(&domain) else { return Ok(()) };
         let Some(conn) = ring.conn.filter(|_| !ring.ended && !ring.stopped) else {
             return Ok(());
         };
+        let mut waited = 0;
         while let Some(chunk) = self.server.transmit(conn) {
             if chunk.is_empty() {
                 return Err("transmit gave an empty chunk".to_owned());
@@ -305,6 +313,10 @@ impl World {
             let taken = chunk.len().min(cut);
             ring.receive(&chunk[..taken])?;
             self.server.sent(conn, taken);
+            waited += taken;
+            if waited > most {
+                return Err(format!("more than {most} bytes waited for domain {domain}"));
+            }
         }
         Ok(())
     }
