@@ -1,11 +1,11 @@
 //! A small guest for the tests: a client of the host's Xenstore through its own ring, polite or
 //! not as its command line says.
 //!
-//! | word | what the guest does after it has said hello |
+//! | words | what the guest does after it has said hello |
 //! | --- | --- |
 //! | (none) | waits for `control/shutdown` and obeys |
-//! | `bad-index` | claims more requests than a ring can hold |
-//! | `oversize` | sends a header that announces more than a message may have |
+//! | `measure` | as above, and measures the store when `data/measure` asks for it |
+//! | `ACT [then=END]` | an act of [`hostile`], which may end in `crash` or `poweroff` |
 //!
 //! What it sees goes to port 0xe9 and its console, each line with `guest:` in front.
 #![no_std]
@@ -14,27 +14,46 @@
 
 extern crate alloc;
 
+mod honest;
 mod hostile;
+mod noise;
 mod polite;
+mod ring;
+
+use core::time::Duration;
 
 use log::LevelFilter;
 use stubdom::platform::{Platform, read_options};
 use xen_pvh_boot::BootInfo;
+use xen_sys::clock;
 use xen_sys::console;
+use xen_sys::event::Virq;
 use xen_sys::sched::{self, Reason};
 
 xen_pvh_boot::entry!(main: main, crash: crash);
 
 fn main(boot: &'static BootInfo) -> ! {
     console::log_from(LevelFilter::Info);
-    let mut act = None;
-    let options = read_options(boot, |word| act = Some(word));
+    let (mut act, mut then) = (None, None);
+    let options = read_options(boot, |word| match word.strip_prefix("then=") {
+        Some(end) => then = Some(end),
+        None => act = Some(word),
+    });
     let platform = Platform::start(boot, &options);
+    let _timer = platform.events.borrow_mut().bind_virq(Virq::Timer).expect("a timer");
     match act {
         None => polite::run(&platform),
-        Some("bad-index") => hostile::bad_index(&platform),
-        Some("oversize") => hostile::oversize(&platform),
-        Some(other) => panic!("no act is called {other:?}"),
+        Some("measure") => honest::run(&platform),
+        Some(act) => hostile::run(&platform, act, then),
+    }
+}
+
+/// Sleeps for a while.
+fn nap(platform: &Platform, time: Duration) {
+    let end = platform.clock.now().after(time);
+    clock::set_timer(Some(end)).expect("a timer");
+    while platform.clock.now() < end {
+        platform.wait();
     }
 }
 

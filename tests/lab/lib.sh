@@ -145,7 +145,7 @@ in_guest() {
 
 # store_console: prints what the store's domain wrote on its console.
 store_console() {
-    cat /var/log/xen/console/guest-Xenstore.log
+    tr -d '\r' </var/log/xen/console/guest-Xenstore.log
 }
 
 # store_heap DOMID: prints how many bytes of its heap the store's domain used when that domain
