@@ -85,6 +85,14 @@ impl Answer {
             _ => false,
         }
     }
+
+    /// Returns how many names there may be to compare before it is known whether the answer holds.
+    pub(crate) fn names(&self) -> usize {
+        match self {
+            Self::Names(node) | Self::Part(node, _) => node.children_len(),
+            Self::Done | Self::Value(_) | Self::Perms { .. } => 0,
+        }
+    }
 }
 
 /// Returns the entries of a list that are still about a living domain, or never were.

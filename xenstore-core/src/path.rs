@@ -231,6 +231,14 @@ impl<'a> Place<'a> {
         }
     }
 
+    /// Returns how many nodes must be gone through to get there.
+    pub(crate) fn levels(self) -> usize {
+        match self {
+            Place::Node(path) => path.depth(),
+            Place::Special(_) => 1,
+        }
+    }
+
     /// Takes back what [`as_bytes`](Self::as_bytes) gave.
     pub(crate) fn trusted(bytes: &'a [u8]) -> Self {
         if bytes.first() == Some(&b'@') {

@@ -193,6 +193,28 @@ impl Interned {
         self.list(&entries)
     }
 
+    /// Frees the lists of an owner that is dead, as far as nobody uses them any more.
+    ///
+    /// They stand together, so the cost goes with how many that owner had.
+    pub(crate) fn bury(&mut self, owner: Who) {
+        // Stands before all of them; the privileged domain, whose number is the least, never dies.
+        let mut at = Vec::from([Entry { who: owner, domain: DomId(0), access: Access::None }]);
+        loop {
+            let after = (Bound::Excluded(&at[..]), Bound::Unbounded);
+            let Some(ByEntries(next)) = self.lists.range::<[Entry], _>(after).next() else {
+                return;
+            };
+            if next.owner().who != owner {
+                return;
+            }
+            at.clear();
+            at.extend_from_slice(next.entries());
+            if Rc::strong_count(next) == 1 {
+                self.lists.remove(&at[..]);
+            }
+        }
+    }
+
     /// Returns how many lists are kept.
     pub(crate) fn len(&self) -> usize {
         self.lists.len()
@@ -277,5 +299,23 @@ mod tests {
             Rc::ptr_eq(&kept, &interned.list(&[entry(Access::Read, 2)])),
             "the one in use stays"
         );
+    }
+
+    #[test]
+    fn a_dead_owners_lists_go_with_it() {
+        let mut interned = Interned::default();
+        let mut kept = Vec::new();
+        for owner in 2..5 {
+            for other in 0..100 {
+                kept.push(interned.list(&[entry(Access::None, owner), entry(Access::Read, other)]));
+            }
+        }
+        let snapshot = Rc::clone(&kept[150]);
+        kept.retain(|list| list.owner().who != Who(3));
+        interned.bury(Who(3));
+        assert_eq!(interned.len(), 201, "a hundred less the one that a snapshot uses");
+        drop(snapshot);
+        interned.bury(Who(3));
+        assert_eq!(interned.len(), 200, "those of the living stay");
     }
 }

@@ -21,6 +21,10 @@ use crate::wire::{Error, Features};
 /// to be judged again in one go, while the others wait.
 const REQUESTS_MAX: usize = 4096;
 
+/// The most work that such a record may be, in levels of paths and names in listings: a listing of a
+/// thousand names that were all made anew costs as much as hundreds of other requests.
+const STEPS_MAX: usize = 65_536;
+
 /// Who makes a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Caller {
@@ -137,7 +141,12 @@ impl Store {
             let most = limits.of(Quota::TransactionNodes) as usize;
             let touched = transaction.touch(op.place(), change, most);
             let asked = transaction.log().len();
-            if asked >= REQUESTS_MAX || !limits.allow(Quota::TransactionNodes, touched) {
+            let names = judged.as_ref().map_or(0, |(answer, _)| answer.names());
+            let steps = transaction.go(op.place().levels() + names);
+            if asked >= REQUESTS_MAX
+                || steps > STEPS_MAX
+                || !limits.allow(Quota::TransactionNodes, touched)
+            {
                 transaction.doomed = true;
                 return Err(Quota::TransactionNodes.into());
             }
@@ -258,6 +267,7 @@ impl Store {
         self.free_specials(id);
         if let Some(domain) = self.domains.remove(id) {
             self.departed.merge(&domain.highest);
+            self.interned.bury(domain.who);
         }
         self.epoch += 1;
     }

@@ -28,6 +28,8 @@ pub(crate) struct Transaction {
     log: Vec<Record>,
     /// No fewer than the different paths touched; exactly them once `paths` is there.
     touched: usize,
+    /// What judging the record again costs: levels of paths and names in listings.
+    steps: usize,
     /// Hashes of the paths; only made when the count above nears its limit.
     paths: Option<BTreeSet<u64>>,
     /// Set when a refusal left the transaction incomplete: it cannot commit.
@@ -115,6 +117,7 @@ impl Transaction {
             epoch,
             log: Vec::new(),
             touched: 0,
+            steps: 0,
             paths: None,
             doomed: false,
             sacrificed: false,
@@ -139,6 +142,7 @@ impl Transaction {
     pub(crate) fn sacrifice(&mut self, tree: &Tree) {
         (self.base, self.tree) = (tree.clone(), tree.clone());
         self.log = Vec::new();
+        self.steps = 0;
         self.paths = None;
         self.sacrificed = true;
     }
@@ -165,6 +169,12 @@ impl Transaction {
             self.touched = paths.len();
         }
         self.touched
+    }
+
+    /// Adds to the steps of the record, and returns how many there are.
+    pub(crate) fn go(&mut self, steps: usize) -> usize {
+        self.steps += steps;
+        self.steps
     }
 
     /// Whether nothing was changed: then all that was answered held at the start, and that is

@@ -619,6 +619,46 @@ fn a_transaction_of_a_guest_has_an_end() {
 }
 
 #[test]
+fn listings_in_a_transaction_of_a_guest_have_an_end() {
+    let mut lab = Lab::new(&[1]);
+    for number in 0..300 {
+        lab.ok(1, Op::Mkdir, 0, &format!("data/{number}|"));
+    }
+    let open = lab.start(1);
+    let listed =
+        (0..4096).take_while(|_| !lab.one(1, Op::Directory, open, "data|").starts_with('E'));
+    // 65,536 names and levels; each listing goes through 300 of the one and 4 of the other.
+    assert_eq!(listed.count(), 215);
+    assert_eq!(lab.one(1, Op::Directory, open, "data|"), "ENOSPC|");
+    assert_eq!(lab.one(1, Op::TransactionEnd, open, "T|"), "ENOMEM|");
+    let open = lab.start(0);
+    for _ in 0..200 {
+        lab.one(0, Op::Directory, open, "/local/domain/1/data|");
+    }
+    lab.ok(0, Op::Write, open, "/local/domain/1/data|");
+    lab.ok(0, Op::TransactionEnd, open, "T|");
+}
+
+#[test]
+fn a_dead_guest_leaves_no_permissions() {
+    let mut lab = Lab::new(&[1, 2]);
+    let before = lab.server.stats();
+    lab.boot(3, 3);
+    lab.ok(0, Op::Write, 0, "/local/domain/3|");
+    lab.ok(0, Op::SetPerms, 0, "/local/domain/3|n3|");
+    for number in 1000..1300 {
+        lab.ok(3, Op::Write, 0, &format!("node|{number}"));
+        lab.ok(3, Op::SetPerms, 0, &format!("node|n3|r{number}|w2|"));
+        lab.ok(3, Op::Mkdir, 0, &format!("{number}|"));
+        lab.ok(3, Op::SetPerms, 0, &format!("{number}|n3|r{number}|"));
+    }
+    lab.destroy(3);
+    let after = lab.server.stats();
+    assert_eq!(after.permission_lists, before.permission_lists, "lists that only it used are gone");
+    assert_eq!(after.nodes, before.nodes);
+}
+
+#[test]
 fn snapshots_of_guests_are_given_up_for_memory() {
     let mut lab = Lab::new(&[1]);
     lab.ok(1, Op::Write, 0, "data/k|old");
