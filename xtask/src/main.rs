@@ -2,6 +2,7 @@
 
 mod archive;
 mod console;
+mod coverage;
 mod dom0;
 mod fuzz;
 mod image;
@@ -56,6 +57,8 @@ enum Command {
         #[arg(long)]
         list: bool,
     },
+    /// Tells which lines of xenstore-core no test reaches; fails if they are too many
+    Coverage,
     /// Builds target/image/stubdom and target/image/guest, and NAME.debug with the symbols of each
     Image,
     /// Feeds a part of the sources with made-up input, led by what that input reaches
@@ -114,6 +117,10 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Test { only, list: false } => {
             let passed = suite::run(&ws, only.as_deref(), &progress)?;
             Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Coverage => {
+            let enough = coverage::run(&ws, &progress)?;
+            Ok(if enough { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Image => {
             image::build(&ws, &progress)?;

@@ -1,5 +1,6 @@
-//! The lab's parts, fetched from Debian's archive with the machine's own apt configuration and
-//! unpacked into the build directory: nothing is installed and nobody needs to be root.
+//! Parts of the lab and tools of the tests, fetched from Debian's archive with the machine's own
+//! apt configuration and unpacked into the build directory: nothing is installed and nobody needs
+//! to be root.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -16,8 +17,18 @@ use crate::progress::Progress;
 use crate::release::Release;
 use crate::tree::Tree;
 
-/// What the lab asks apt for; everything these need comes with them.
-const WANTED: [&str; 8] = [
+/// What apt is asked for; everything these packages need comes with them.
+#[derive(Debug, Clone)]
+struct Wanted {
+    packages: &'static [&'static str],
+    /// The suite of Debian's archive that they are taken from.
+    suite: &'static str,
+    /// What they are to a reader.
+    called: String,
+}
+
+/// What a lab is made of.
+const LAB: [&str; 8] = [
     "busybox-static",
     "dash",
     "linux-image-amd64",
@@ -34,50 +45,76 @@ const REVISION: u32 = 4;
 const ATTEMPTS: u32 = 4;
 
 /// The unpacked packages of a release under `lab`, fetched first if they are not there.
+pub(crate) fn unpacked(lab: &Path, release: Release, progress: &Progress) -> Result<Tree> {
+    let called = format!("Xen {release} with its Linux and QEMU");
+    let wanted = Wanted { packages: &LAB, suite: release.suite(), called };
+    let root = fetched(&lab.join(format!("xen-{release}")), wanted, progress, |root| {
+        let tree = Tree::open(root.to_owned(), release)?;
+        let hypervisor = fs::read(tree.packed_hypervisor()?)?;
+        fs::write(tree.hypervisor(), inflate::plain(&hypervisor)?)?;
+        let linux = fs::read(tree.packed_linux()?)?;
+        fs::write(tree.linux(), inflate::plain(inflate::linux_payload(&linux)?)?)?;
+        Ok(())
+    })?;
+    Tree::open(root, release)
+}
+
+/// The root of LLVM's tools, fetched to `place` first if they are not there.
+pub(crate) fn llvm(place: &Path, progress: &Progress) -> Result<PathBuf> {
+    let wanted = Wanted {
+        packages: &["llvm-19"],
+        suite: Release::Xen4_17.suite(),
+        called: "LLVM's tools".to_owned(),
+    };
+    fetched(place, wanted, progress, |_| Ok(()))
+}
+
+/// The root of unpacked packages; `finish` does what is left to do before they count as whole.
 ///
 /// A stamp file tells whether what lies there is whole and is what this checkout asks for.
-pub(crate) fn unpacked(lab: &Path, release: Release, progress: &Progress) -> Result<Tree> {
-    let place = lab.join(format!("xen-{release}"));
-    fs::create_dir_all(&place)?;
+fn fetched(
+    place: &Path,
+    wanted: Wanted,
+    progress: &Progress,
+    finish: impl FnOnce(&Path) -> Result<()>,
+) -> Result<PathBuf> {
+    fs::create_dir_all(place)?;
     let lock = File::create(place.join("lock"))?;
-    lock.lock().context("cannot lock the lab's packages")?;
+    lock.lock().with_context(|| format!("cannot lock {}", place.display()))?;
 
     let stamp = place.join("stamp");
-    let asked = format!("revision {REVISION}: {}\n", WANTED.join(" "));
+    let asked = format!("revision {REVISION}: {}\n", wanted.packages.join(" "));
     let root = place.join("root");
     if fs::read_to_string(&stamp).is_ok_and(|found| found == asked) {
-        return Tree::open(root, release);
+        return Ok(root);
     }
     let _ = fs::remove_file(&stamp);
-    let apt = Apt::prepare(&place, release)?;
+    let apt = Apt::prepare(place, wanted)?;
     apt.update(progress)?;
     let packages = apt.download(progress)?;
     unpack(&packages, &root, progress)?;
-    let tree = Tree::open(root, release)?;
-    let hypervisor = fs::read(tree.packed_hypervisor()?)?;
-    fs::write(tree.hypervisor(), inflate::plain(&hypervisor)?)?;
-    let linux = fs::read(tree.packed_linux()?)?;
-    fs::write(tree.linux(), inflate::plain(inflate::linux_payload(&linux)?)?)?;
+    finish(&root)?;
     fs::remove_dir_all(apt.archives())?;
     fs::write(stamp, asked)?;
-    Ok(tree)
+    Ok(root)
 }
 
 /// apt-get with a state of its own: it reads the machine's sources and keys, believes that
 /// nothing is installed, and writes only below one folder.
 struct Apt {
-    release: Release,
+    wanted: Wanted,
     place: PathBuf,
     options: Vec<OsString>,
 }
 
 impl Apt {
-    fn prepare(place: &Path, release: Release) -> Result<Self> {
+    fn prepare(place: &Path, wanted: Wanted) -> Result<Self> {
         for tool in ["apt-get", "dpkg-deb"] {
             ensure!(
                 Command::new(tool).arg("--version").stdout(Stdio::null()).status().is_ok(),
-                "`{tool}` is not on this machine: the lab takes QEMU and Xen from Debian's \
-                 packages, so run it on Debian 12 or 13 (a container of it will do)"
+                "`{tool}` is not on this machine: {} comes from Debian's packages, so run this on \
+                 Debian 12 or 13 (a container of it will do)",
+                wanted.called
             );
         }
         let status = place.join("status");
@@ -87,15 +124,16 @@ impl Apt {
         fs::create_dir_all(lists.join("partial"))?;
         fs::create_dir_all(archives.join("partial"))?;
 
-        let mut apt = Self { release, place: place.to_owned(), options: Vec::new() };
+        let suite = wanted.suite;
+        let mut apt = Self { wanted, place: place.to_owned(), options: Vec::new() };
         apt.option("Dir::State::status", &status);
         apt.option("Dir::State::Lists", &lists);
         apt.option("Dir::Cache", place);
         apt.option("Dir::Cache::archives", &archives);
         let own = own_suite()?;
-        if own != release.suite() {
+        if own != suite {
             apt.option("Dir::Etc::sourcelist", Path::new("/dev/null"));
-            apt.option("Dir::Etc::sourceparts", &sources_of(release.suite(), &own, place)?);
+            apt.option("Dir::Etc::sourceparts", &sources_of(suite, &own, place)?);
             apt.option("Dir::Etc::preferencesparts", Path::new("/dev/null"));
         }
         for fixed in [
@@ -128,7 +166,7 @@ impl Apt {
 
     /// The machine's own package lists may be missing or old, so the lab reads its own.
     fn update(&self, progress: &Progress) -> Result<()> {
-        let suite = self.release.suite();
+        let suite = self.wanted.suite;
         let step = progress.step(format!("reading the package lists of Debian's {suite}"));
         let done = persist("apt-get update", || {
             let output = self.command().args(["-q", "update"]).output()?;
@@ -143,8 +181,9 @@ impl Apt {
         let wanted = self.install().arg("--print-uris").output()?;
         if !wanted.status.success() {
             bail!(
-                "apt offers no such packages ({}): the lab takes its parts from Debian 12 or 13",
-                String::from_utf8_lossy(&wanted.stderr).trim()
+                "apt offers no such packages ({}): {} comes from Debian 12 or 13",
+                String::from_utf8_lossy(&wanted.stderr).trim(),
+                self.wanted.called
             );
         }
         // A line is `'ADDRESS' FILE SIZE HASH`.
@@ -154,8 +193,7 @@ impl Apt {
             .filter_map(|line| Some(self.archives().join(line.split(' ').nth(1)?)))
             .collect();
         ensure!(!files.is_empty(), "apt-get names no package to fetch");
-        let what = format!("fetching Xen {} with its Linux and QEMU", self.release);
-        let step = progress.counted(what, files.len());
+        let step = progress.counted(format!("fetching {}", self.wanted.called), files.len());
         let done = persist("apt-get install --download-only", || {
             let mut child = self
                 .install()
@@ -180,7 +218,7 @@ impl Apt {
 
     fn install(&self) -> Command {
         let mut command = self.command();
-        command.args(["-y", "install"]).args(WANTED);
+        command.args(["-y", "install"]).args(self.wanted.packages);
         command
     }
 }

@@ -52,6 +52,13 @@ impl Workspace {
         self.target.join("fuzz")
     }
 
+    /// The folder of what counts the lines that tests reach.
+    pub(crate) fn coverage(&self) -> Result<PathBuf> {
+        let path = self.target.join("coverage");
+        fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(path)
+    }
+
     /// The cargo that runs us, to be started in the checkout.
     pub(crate) fn cargo(&self) -> Command {
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
