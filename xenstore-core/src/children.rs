@@ -402,6 +402,44 @@ mod tests {
         assert_eq!(size_of::<Slot<Rc<u8>>>(), 16);
     }
 
+    /// No merge takes up a chunk whose neighbour is full, so it can run empty.
+    #[test]
+    fn a_chunk_beside_a_full_one_may_run_empty() {
+        let name = |number: usize| format!("{number:04}").into_bytes();
+        let mut model = BTreeMap::from([(name(0), ())]);
+        let mut children = Children::new(Name::new(&name(0)), child(&name(0)));
+        // One more than a chunk holds, in order, leaves a second one; then the first is filled up.
+        let (ascending, between) = (1..=CHUNK, 1..CHUNK / 4);
+        for number in ascending.map(|number| number * 100).chain(between) {
+            let name = name(number);
+            children.insert(Name::new(&name), child(&name), &Own);
+            model.insert(name, ());
+        }
+        assert_same(&children, &model);
+        while let Some((last, ())) = model.pop_last() {
+            if model.is_empty() {
+                break;
+            }
+            assert!(children.remove(Name::new(&last), &Own).is_some(), "{last:?} was there");
+            assert_same(&children, &model);
+        }
+        assert_eq!(children.len(), 1);
+    }
+
+    #[test]
+    fn sharing_is_seen_at_every_size() {
+        let mut small = Children::new(Name::new(b"0"), child(b"0"));
+        let copy = small.clone();
+        assert!(small.is_shared_with(&copy));
+        for number in 1..100 {
+            let name = format!("{number}").into_bytes();
+            small.insert(Name::new(&name), child(&name), &Own);
+        }
+        assert!(small.is_shared_with(&small.clone()), "many chunks");
+        assert!(!small.is_shared_with(&copy), "one chunk and many");
+        assert!(!copy.is_shared_with(&small));
+    }
+
     #[test]
     fn ten_thousand_names_go_in_and_out_in_any_order() {
         let mut model = BTreeMap::from([(b"0".to_vec(), ())]);

@@ -121,6 +121,7 @@ mod tests {
         assert_eq!(slab.remove(7), Some(7));
         assert_eq!(slab.remove(150), Some(150));
         assert_eq!((slab.remove(7), slab.find(7), slab.len()), (None, None, 198));
+        assert_eq!(slab.find_mut(7), None, "what is free is nobody's to change");
         assert_eq!((slab.insert(1), slab.insert(2), slab.insert(3)), (150, 7, 200));
         assert_eq!((slab.find(7), slab.find(100_000)), (Some(&2), None));
         assert_eq!(slab.iter().count(), 201);

@@ -296,6 +296,12 @@ mod tests {
     }
 
     #[test]
+    fn a_violation_says_what_was_wrong() {
+        let said = format!("{}", Violation::Oversize(5000));
+        assert_eq!(said, "a message of 5000 bytes, of 4096 that are allowed");
+    }
+
+    #[test]
     fn types_and_numbers_agree() {
         for number in 0..27 {
             let op = Op::from_wire(number).expect("0 to 26 are types");

@@ -313,3 +313,92 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn failures_say_what_happened() {
+    let said = |failure: Failure<&str>| format!("{failure}");
+    for (failure, expected) in [
+        (Failure::Answer(Error::Enoent), "the store answered ENOENT"),
+        (Failure::Unsendable, "the request does not fit into a frame"),
+        (Failure::Stream("torn"), "the connection to the store failed: torn"),
+        (Failure::Closed, "the connection to the store is closed"),
+        (
+            Failure::Nonsense(Nonsense::Oversize(5000)),
+            "the store broke the protocol: a frame of 5000 bytes",
+        ),
+        (
+            Failure::Nonsense(Nonsense::Unasked(99)),
+            "the store broke the protocol: a frame of type 99 that nobody asked for",
+        ),
+        (
+            Failure::Nonsense(Nonsense::Malformed),
+            "the store broke the protocol: a payload without its form",
+        ),
+        (
+            Failure::Nonsense(Nonsense::Endless),
+            "the store broke the protocol: a directory without an end",
+        ),
+    ] {
+        assert_eq!(said(failure), expected);
+    }
+}
+
+#[test]
+fn a_stream_that_takes_nothing_is_closed_for_good() {
+    let stream = Canned { input: Vec::new(), at: 0, piece: 0, output: Vec::new() };
+    let mut client = Client::new(stream);
+    assert_eq!(client.read("/a"), Err(Failure::Closed));
+    assert_eq!(client.next_event(), Err(Failure::Closed), "half a frame may be out");
+}
+
+#[test]
+fn every_access_has_its_letter() {
+    let every = [Access::None, Access::Read, Access::Write, Access::Both];
+    assert_eq!(every.map(Access::letter), ['n', 'r', 'w', 'b']);
+    let mut client = client(&[
+        frame(Op::GetPerms, 1, 0, b"n0\0r1\0w2\0b3\0"),
+        frame(Op::GetPerms, 2, 0, b"x1\0"),
+        frame(Op::GetPerms, 3, 0, b"n1"),
+        frame(Op::GetPerms, 4, 0, b"n65536\0"),
+    ]);
+    let perms = (0..).zip(every).map(|(domain, access)| Permission::new(access, DomId(domain)));
+    assert_eq!(client.perms("/a"), Ok(perms.collect()));
+    for wrong in ["a letter", "no end", "no domain"] {
+        assert_eq!(client.perms("/a"), Err(Nonsense::Malformed.into()), "{wrong}");
+    }
+}
+
+#[test]
+fn a_directory_that_never_stands_still_is_given_up() {
+    let mut frames = alloc::vec![frame(Op::Error, 1, 0, b"E2BIG\0")];
+    for number in 2..300 {
+        let part = alloc::format!("{number}\0name\0");
+        frames.push(frame(Op::DirectoryPart, number, 0, part.as_bytes()));
+    }
+    let mut client = client(&frames);
+    assert_eq!(client.directory("/a"), Err(Failure::Answer(Error::Eagain)));
+}
+
+#[test]
+fn a_transaction_that_is_always_in_the_way_is_given_up() {
+    let mut frames = Vec::new();
+    for attempt in 0..u32::try_from(super::TRANSACTION_ATTEMPTS).expect("a small number") {
+        frames.push(frame(Op::TransactionStart, 2 * attempt + 1, 0, b"7\0"));
+        frames.push(frame(Op::Error, 2 * attempt + 2, 7, b"EAGAIN\0"));
+    }
+    let mut client = client(&frames);
+    let mut attempts = 0;
+    let done = client.transact(|_| {
+        attempts += 1;
+        Ok(())
+    });
+    assert_eq!(done, Err(Failure::Answer(Error::Eagain)));
+    assert_eq!(attempts, super::TRANSACTION_ATTEMPTS);
+}
+
+#[test]
+fn an_end_that_fails_otherwise_is_told() {
+    let mut client =
+        client(&[frame(Op::TransactionStart, 1, 0, b"7\0"), frame(Op::Error, 2, 7, b"ENOSPC\0")]);
+    assert_eq!(client.transact(|_| Ok(())), Err(Failure::Answer(Error::Enospc)));
+}

@@ -765,3 +765,105 @@ fn events_that_wait_are_small_however_long_their_tokens() {
     let events = lab.read(1);
     assert!(events.len() >= 128, "{} events", events.len());
 }
+
+/// A check that finds nothing wrong proves something only if it would find what is.
+#[test]
+fn the_check_finds_each_fault() {
+    fn guest(server: &mut Server) -> &mut crate::domain::Domain {
+        server.store.domains.find_mut(DomId(1)).expect("a guest")
+    }
+    fn watches(server: &mut Server) -> &mut Vec<crate::watch::WatchId> {
+        let conn = guest(server).conn.expect("it is connected");
+        &mut server.audience.connections.find_mut(conn).expect("its connection").watches
+    }
+    type Fault = fn(&mut Server);
+    let faults: [(&str, Fault); 9] = [
+        ("nodes and bytes, charged", |server| guest(server).usage.nodes += 1),
+        ("nodes and bytes, charged", |server| guest(server).usage.memory += 1),
+        ("watches and transactions, charged", |server| guest(server).usage.watches += 1),
+        ("watches and transactions, charged", |server| guest(server).usage.transactions += 1),
+        ("owns subtrees", |server| guest(server).roots.clear()),
+        ("which is not its", |server| guest(server).conn = None),
+        ("belongs to a dead domain", |server| drop(server.store.domains.remove(DomId(1)))),
+        ("watch 0 of", |server| {
+            let id = watches(server)[0];
+            server.audience.watches.remove(id);
+        }),
+        ("connections list 0 watches, 1 exist", |server| {
+            watches(server).clear();
+            let usage = &mut guest(server).usage;
+            (usage.watches, usage.memory) = (0, usage.memory - "/local/domain/1/data".len() - 1);
+        }),
+    ];
+    for (told, fault) in faults {
+        let mut lab = Lab::new(&[1]);
+        lab.ok(1, Op::Watch, 0, "data|t|");
+        fault(&mut lab.server);
+        let difference = lab.server.check().expect_err(told);
+        assert!(difference.contains(told), "expected {told:?}, got {difference:?}");
+        let request = Lab::frame(Op::Control, 0, b"check\0");
+        let taken = lab.server.receive(lab.clients[&0], &request, &mut lab.host);
+        assert_eq!(taken, Ok(request.len()));
+        assert_eq!(lab.read(0), ["OK|"], "the tool is told on the console");
+        assert_eq!(lab.host.log.last(), Some(&format!("print {difference}")));
+    }
+}
+
+#[test]
+fn an_introduction_notices_another_domain_by_itself() {
+    let mut lab = Lab::new(&[1]);
+    lab.ok(1, Op::Write, 0, "data/x|v");
+    lab.ok(0, Op::Write, 0, "/acl|v");
+    lab.ok(0, Op::SetPerms, 0, "/acl|n0|r1|");
+    lab.host.log.clear();
+    lab.boot(1, 77);
+    assert_eq!(lab.host.log, ["release 1", "introduce 1 port 7 features 15"]);
+    assert_eq!(lab.one(0, Op::Read, 0, "/local/domain/1/data|"), "ENOENT|");
+    assert_eq!(lab.one(1, Op::Read, 0, "/acl|"), "EACCES|", "the number alone grants nothing");
+}
+
+#[test]
+fn a_connection_that_cannot_begin_anew_rests_until_it_can() {
+    let mut lab = Lab::new(&[1]);
+    lab.ok(1, Op::Watch, 0, "data|t|");
+    lab.host.unreachable.insert(1);
+    assert_eq!(lab.one(0, Op::Introduce, 0, "1|1|8|"), "EINVAL|");
+    assert_eq!(lab.send(1, &Lab::frame(Op::Read, 0, b"data\0")), Ok(0), "nobody serves it");
+    assert_eq!(lab.one(0, Op::IsDomainIntroduced, 0, "1|"), "T|", "it is known all the same");
+    lab.host.unreachable.clear();
+    lab.ok(0, Op::Introduce, 0, "1|1|8|");
+    assert_eq!(lab.one(1, Op::Unwatch, 0, "data|t|"), "ENOENT|", "it began anew");
+}
+
+#[test]
+fn a_domain_connected_by_the_owner_begins_anew_or_is_another() {
+    let mut lab = Lab::new(&[1]);
+    let first = lab.server.connect(DomId(5), UniqueId(50));
+    lab.clients.insert(5, first);
+    assert_eq!(lab.server.identity(DomId(5)), Some(UniqueId(50)));
+    assert_eq!(lab.server.features(first), Features::all());
+    lab.ok(5, Op::Watch, 0, "data|t|");
+    assert_eq!(lab.server.connect(DomId(5), UniqueId(50)), first, "the same domain");
+    lab.check();
+    assert_eq!(lab.one(5, Op::Unwatch, 0, "data|t|"), "ENOENT|", "it began anew");
+    let second = lab.server.connect(DomId(5), UniqueId(51));
+    assert_ne!(second, first, "another domain has the number");
+    assert_eq!(lab.server.identity(DomId(5)), Some(UniqueId(51)));
+    assert_eq!(lab.server.features(first), Features::empty(), "the connection is no more");
+    assert_eq!(lab.server.transmit(first), None);
+    let request = Lab::frame(Op::Read, 0, b"/\0");
+    assert_eq!(lab.server.receive(first, &request, &mut lab.host), Ok(0));
+    lab.server.sent(first, 1);
+    lab.check();
+}
+
+#[test]
+fn the_privileged_domain_does_not_die() {
+    let mut lab = Lab::new(&[1]);
+    lab.server.gone(DomId(0), &mut lab.host);
+    lab.server.gone(DomId(31), &mut lab.host);
+    lab.server.shut_down(DomId(31));
+    lab.check();
+    assert_eq!(lab.one(0, Op::IsDomainIntroduced, 0, "0|"), "T|");
+    assert_eq!(lab.one(0, Op::Read, 0, "/local/domain/1/data|"), "");
+}
