@@ -15,6 +15,7 @@ use crate::outbox::Event;
 use crate::path::{Name, Path, Place, extend_decimal};
 use crate::perms::{Perms, Subject};
 use crate::store::{Caller, Store};
+use crate::trail::Trail;
 use crate::transaction::Record;
 use crate::tree::{Node, Reach, Special, Step, Tree, Walk};
 use crate::watch::{Spot, Watch, WatchId, Watches};
@@ -198,7 +199,9 @@ impl Audience {
         before: &'t Tree,
         path: Path<'_>,
     ) -> Option<&'t Rc<Node>> {
-        let (was, is) = (before.reach(path), store.tree.reach(path));
+        let mut trail = Trail::default();
+        let (was, is) =
+            (before.reach(path, None, &mut trail), store.tree.reach(path, None, &mut trail));
         let gone = (was.missing == 0).then_some(was.node);
         if is.missing == 0 {
             let before = gone.map(|node| &*node.perms);
@@ -314,7 +317,8 @@ impl Audience {
             let lets = if heard.told == path.len() {
                 secrecy.lets(&subject)
             } else {
-                Secrecy::at(store.tree.reach(Path::trusted(&path[..heard.told]))).lets(&subject)
+                let told = Path::trusted(&path[..heard.told]);
+                Secrecy::at(store.tree.reach(told, None, &mut Trail::default())).lets(&subject)
             };
             if lets {
                 self.queue(heard, path, &mut shared);

@@ -55,6 +55,19 @@ struct Branch<V> {
     below: Children<V>,
 }
 
+/// Where a child is: its place in each chunk on the way, the topmost in the lowest bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Spot(u32);
+
+impl Spot {
+    /// Enough for the places of a chunk.
+    const BITS: u32 = 6;
+    const MASK: u32 = (1 << Self::BITS) - 1;
+
+    /// The spot of a child below more chunks than a spot can tell of. No chunk has such a place.
+    pub(crate) const LOST: Self = Self(u32::MAX);
+}
+
 impl<V: Clone> Children<V> {
     /// Makes a directory of one child.
     pub(crate) fn new(name: Name<'_>, child: V) -> Self {
@@ -84,6 +97,66 @@ impl<V: Clone> Children<V> {
     #[inline]
     pub(crate) fn find(&self, name: Name<'_>, tails: &impl Tails<V>) -> Option<&V> {
         if name.key.is_whole() { self.find_key(name.key) } else { self.find_long(name, tails) }
+    }
+
+    /// Returns the child of that name, and where it is.
+    #[inline]
+    pub(crate) fn locate(&self, name: Name<'_>, tails: &impl Tails<V>) -> Option<(Spot, &V)> {
+        let whole = name.key.is_whole();
+        let (mut here, mut spot, mut shift) = (self, 0, 0);
+        loop {
+            let at = match &here.part {
+                Part::Leaf(slots) if whole => last_not_above(slots, name.key, |slot| slot.key),
+                Part::Leaf(slots) => position(slots, name, tails).ok()?,
+                Part::Inner(inner) if whole => {
+                    last_not_above(&inner.branches, name.key, |branch| branch.first)
+                }
+                Part::Inner(inner) => inner.branch_for(name, tails),
+            };
+            spot |= small(at).unbounded_shl(shift);
+            shift += Spot::BITS;
+            match &here.part {
+                Part::Inner(inner) => here = &inner.branches.get(at)?.below,
+                Part::Leaf(slots) => {
+                    let slot = slots.get(at).filter(|slot| slot.key == name.key)?;
+                    let spot = if shift > u32::BITS { Spot::LOST } else { Spot(spot) };
+                    return Some((spot, &slot.child));
+                }
+            }
+        }
+    }
+
+    /// Returns the child at a spot, if it has that name, which is all in its key.
+    #[inline]
+    pub(crate) fn at(&self, spot: Spot, key: Key) -> Option<&V> {
+        let (mut here, mut rest) = (self, spot.0);
+        loop {
+            let at = (rest & Spot::MASK) as usize;
+            match &here.part {
+                Part::Leaf(slots) => {
+                    let slot = slots.get(at)?;
+                    return (slot.key == key).then_some(&slot.child);
+                }
+                Part::Inner(inner) => here = &inner.branches.get(at)?.below,
+            }
+            rest >>= Spot::BITS;
+        }
+    }
+
+    /// Returns the child at a spot where these children have one, in chunks that no clone shares.
+    #[inline]
+    pub(crate) fn at_mut(&mut self, spot: Spot) -> Option<&mut V> {
+        let (mut here, mut rest) = (self, spot.0);
+        loop {
+            let at = (rest & Spot::MASK) as usize;
+            match &mut here.part {
+                Part::Leaf(slots) => {
+                    return own_slots(slots)?.get_mut(at).map(|slot| &mut slot.child);
+                }
+                Part::Inner(inner) => here = &mut own(inner)?.branches.get_mut(at)?.below,
+            }
+            rest >>= Spot::BITS;
+        }
     }
 
     /// As [`find`](Self::find), for a name that is all in its key.
@@ -134,12 +207,7 @@ impl<V: Clone> Children<V> {
             match &mut here.part {
                 Part::Leaf(slots) => {
                     let at = last_not_above(slots, key, |slot| slot.key);
-                    // Without the weak references that it must care for, this is much shorter than
-                    // `Rc::make_mut`.
-                    if Rc::strong_count(slots) > 1 {
-                        *slots = slots.iter().cloned().collect();
-                    }
-                    let slot = Rc::get_mut(slots)?.get_mut(at)?;
+                    let slot = own_slots(slots)?.get_mut(at)?;
                     return (slot.key == key).then_some(&mut slot.child);
                 }
                 Part::Inner(inner) => {
@@ -287,6 +355,15 @@ pub(crate) fn own<T: Clone>(shared: &mut Rc<T>) -> Option<&mut T> {
         *shared = Rc::new(T::clone(shared));
     }
     Rc::get_mut(shared)
+}
+
+/// As [`own`], for the entries of a leaf.
+#[inline]
+fn own_slots<V: Clone>(slots: &mut Rc<[Slot<V>]>) -> Option<&mut [Slot<V>]> {
+    if Rc::strong_count(slots) > 1 {
+        *slots = slots.iter().cloned().collect();
+    }
+    Rc::get_mut(slots)
 }
 
 /// Returns the place of the name, or where it belongs.

@@ -6,7 +6,6 @@ use alloc::vec::Vec;
 
 use crate::host::{ConnId, DomId};
 use crate::outbox::{Outbox, Spare};
-use crate::path::extend_home;
 use crate::transaction::Transaction;
 use crate::tree::Tree;
 use crate::watch::WatchId;
@@ -15,7 +14,6 @@ use crate::watch::WatchId;
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) domain: DomId,
-    home: Home,
     generation: u32,
     /// The beginning of a frame whose rest has not come yet.
     pub(crate) input: Vec<u8>,
@@ -33,15 +31,7 @@ pub(crate) struct Connection {
     pub(crate) ignored: bool,
 }
 
-/// The home of a domain as relative paths begin: `/local/domain/N/`.
-type Home = heapless::Vec<u8, 20, u8>;
-
 impl Connection {
-    /// Returns where relative paths begin, with a slash at the end.
-    pub(crate) fn home(&self) -> &[u8] {
-        &self.home
-    }
-
     /// Returns the number of the next transaction: never 0, and none that is open.
     pub(crate) fn next_transaction(&mut self) -> u32 {
         loop {
@@ -90,12 +80,8 @@ impl Connections {
         });
         let place = &mut self.slots[slot as usize];
         let generation = place.generation;
-        let mut home = Vec::new();
-        extend_home(&mut home, domain);
-        home.push(b'/');
         place.connection = Some(Box::new(Connection {
             domain,
-            home: Home::from_slice(&home).unwrap_or_default(),
             generation,
             input: Vec::new(),
             outbox: Outbox::default(),

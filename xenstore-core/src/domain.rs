@@ -8,6 +8,7 @@ use core::array;
 use crate::host::{ConnId, DomId, UniqueId};
 use crate::perms::{Entry, Subject, Who};
 use crate::quota::{Limits, Marks, Quota, Usage};
+use crate::trail::Home;
 use crate::wire::Features;
 
 /// One life of a domain: it begins when the store first hears of it, and ends with its death, its
@@ -35,6 +36,7 @@ pub(crate) struct Domain {
     pub(crate) soft_limit_told: bool,
     /// Paths of the nodes it owns whose parents it does not own: its death removes these.
     pub(crate) roots: BTreeSet<Box<[u8]>>,
+    pub(crate) home: Home,
 }
 
 impl Domain {
@@ -131,6 +133,7 @@ impl Domains {
             waits_for_memory: false,
             soft_limit_told: false,
             roots: BTreeSet::new(),
+            home: Home::new(id),
         }))
     }
 

@@ -63,6 +63,7 @@ mod request;
 mod server;
 mod slab;
 mod store;
+mod trail;
 mod transaction;
 mod tree;
 mod watch;

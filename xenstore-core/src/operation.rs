@@ -11,7 +11,8 @@ use crate::host::DomId;
 use crate::path::{Path, Place};
 use crate::perms::{Entry, Interned, Perms, Subject};
 use crate::quota::{Denial, Limits, Quota};
-use crate::tree::{Node, Reach, Special, Tree};
+use crate::trail::{Home, Trail};
+use crate::tree::{Node, Reach, Special, Tree, Way};
 use crate::wire::Error;
 
 /// An operation that may run in a transaction.
@@ -111,6 +112,10 @@ pub(crate) struct Judge<'a> {
     pub(crate) limits: Option<&'a Limits>,
     pub(crate) domains: &'a Domains,
     pub(crate) interned: &'a mut Interned,
+    /// The home of who asks.
+    pub(crate) home: Option<&'a Home>,
+    /// The way to the node of the last operation that was judged.
+    pub(crate) trail: Trail,
 }
 
 impl Judge<'_> {
@@ -126,7 +131,7 @@ impl Judge<'_> {
     ) -> Result<(Answer, Change), Denial> {
         match op {
             PathOp::Node(path, op) => {
-                let reach = tree.reach(*path);
+                let reach = tree.reach(*path, self.home, &mut self.trail);
                 if reach.missing > 0 {
                     path.judge()?;
                 }
@@ -148,7 +153,7 @@ impl Judge<'_> {
                     // Clients are told of this even before a malformed path.
                     self.must_own_alive(perms)?;
                 }
-                let reach = tree.reach(*path);
+                let reach = tree.reach(*path, self.home, &mut self.trail);
                 if reach.missing > 0 {
                     path.judge()?;
                 }
@@ -315,18 +320,30 @@ impl Judge<'_> {
 }
 
 /// Does to the tree what judging it said.
-pub(crate) fn apply(tree: &mut Tree, op: &PathOp<'_>, change: &Change, generation: u64) {
+///
+/// The trail is the one that judging left.
+pub(crate) fn apply(
+    tree: &mut Tree,
+    op: &PathOp<'_>,
+    change: &Change,
+    generation: u64,
+    trail: &Trail,
+) {
     match (op.place(), change) {
         (_, Change::Nothing) => {}
         (_, Change::Announced { special, perms }) => tree.set_special(*special, Rc::clone(perms)),
-        (Place::Node(path), Change::Written { .. }) => tree.write(path, value_of(op), generation),
+        (Place::Node(path), Change::Written { .. }) => {
+            tree.write(Way { path, trail }, value_of(op), generation);
+        }
         (Place::Node(path), Change::Created { perms, .. }) => {
-            tree.create(path, value_of(op), perms, generation);
+            tree.create(Way { path, trail }, value_of(op), perms, generation);
         }
         (Place::Node(path), Change::Permitted { perms, .. }) => {
-            tree.set_perms(path, Rc::clone(perms), generation);
+            tree.set_perms(Way { path, trail }, Rc::clone(perms), generation);
         }
-        (Place::Node(path), Change::Removed { .. }) => drop(tree.remove(path, generation)),
+        (Place::Node(path), Change::Removed { .. }) => {
+            drop(tree.remove(Way { path, trail }, generation));
+        }
         (Place::Special(_), _) => unreachable!("only permissions of special nodes change"),
     }
 }

@@ -275,6 +275,9 @@ impl Outbox {
     /// Returns the bytes to send next.
     pub(crate) fn next<'a>(&'a self, watches: &Watches, spare: &'a mut Spare) -> Option<&'a [u8]> {
         let sent = self.sent as usize;
+        if self.events.is_empty() {
+            return self.replies.get(sent..).filter(|bytes| !bytes.is_empty());
+        }
         let before = self.events.front().map_or(self.replies.len(), |event| self.place_of(event));
         if before > sent {
             return self.replies.get(sent..before);

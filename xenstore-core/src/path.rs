@@ -41,6 +41,11 @@ impl<'a> Path<'a> {
         Names { path: self.0, at: if self.is_root() { 1 } else { 0 } }
     }
 
+    /// Returns the names that follow the slash at a place.
+    pub(crate) fn names_from(self, slash: usize) -> Names<'a> {
+        Names { path: self.0, at: slash.min(self.0.len()) }
+    }
+
     pub(crate) fn is_root(self) -> bool {
         self.0.len() == 1
     }
@@ -158,6 +163,10 @@ pub(crate) struct Key(u64);
 impl Key {
     /// The key of no name.
     pub(crate) const NONE: Self = Self(0);
+
+    /// The keys of the names that every home's path begins with.
+    pub(crate) const LOCAL: Self = Self(u64::from_be_bytes(*b"local\0\0\0"));
+    pub(crate) const DOMAIN: Self = Self(u64::from_be_bytes(*b"domain\0\0"));
 
     /// A key that no legal name has, for one that ends in NUL: such a one would look like the same
     /// without.

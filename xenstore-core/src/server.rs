@@ -376,7 +376,7 @@ impl Server {
         let limit =
             |quota| Some(domain.limits.of(quota)).filter(|limit| !privileged && *limit != 0);
         let client = Client {
-            namer: Namer { home: connection.home(), longest: limit(Quota::PathMax) },
+            namer: Namer { home: domain.home.text(), longest: limit(Quota::PathMax) },
             watch_depth: domain.features.contains(Features::WATCH_DEPTH),
             permissions: limit(Quota::NodePermissions),
         };

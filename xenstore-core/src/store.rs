@@ -13,8 +13,9 @@ use crate::operation::{Answer, Judge, PathOp, apply};
 use crate::path::{Path, Place};
 use crate::perms::{Access, Entry, Interned, Perms, Spelled, Subject, Who};
 use crate::quota::{Denial, Limits, Marks, Quota};
+use crate::trail::Trail;
 use crate::transaction::{Record, Transaction};
-use crate::tree::{Special, Tree};
+use crate::tree::{Special, Tree, Way};
 use crate::wire::{Error, Features};
 
 /// The most requests of a guest in one transaction, however few paths they are about: all may have
@@ -63,7 +64,8 @@ impl Store {
         let private = interned.list(&[owner]);
         let public = interned.list(&[owner, everybody]);
         let mut tree = Tree::new(Rc::clone(&private), Rc::clone(&private), public);
-        tree.create(Path::trusted(b"/tool/xenstored"), &[], &private, 1);
+        let path = Path::trusted(b"/tool/xenstored");
+        tree.create(Way { path, trail: &Trail::default() }, &[], &private, 1);
         let mut store = Self {
             tree,
             domains,
@@ -101,10 +103,11 @@ impl Store {
     ) -> Result<(Answer, Change), Denial> {
         let mut judge = judge(&self.domains, &mut self.interned, caller);
         let (answer, change) = judge.judge(&self.tree, op)?;
+        let trail = judge.trail;
         if !change.is_nothing() {
             self.admit(caller, op.place(), &change)?;
             self.generation += 1;
-            apply(&mut self.tree, op, &change, self.generation);
+            apply(&mut self.tree, op, &change, self.generation, &trail);
             self.account(op.place(), &change);
         }
         Ok((answer, change))
@@ -123,6 +126,7 @@ impl Store {
         let limits = self.limits_of(caller);
         let mut judge = judge(&self.domains, &mut self.interned, caller);
         let judged = judge.judge(&transaction.tree, op);
+        let trail = judge.trail;
         if let Err(denial @ Denial { error: Error::Einval, quota: None }) = judged {
             // Who asked for what cannot be was told nothing of the store.
             return Err(denial);
@@ -155,7 +159,7 @@ impl Store {
             }
         }
         self.generation += 1;
-        apply(&mut transaction.tree, op, change, self.generation);
+        apply(&mut transaction.tree, op, change, self.generation, &trail);
         transaction.memory += memory;
         self.charge_bytes(caller.domain, memory.cast_signed());
         match judged {
@@ -276,16 +280,18 @@ impl Store {
     /// domain.
     fn remove_owned(&mut self, path: Path<'_>) -> Change {
         self.generation += 1;
-        let reach = self.tree.reach(path);
+        let mut trail = Trail::default();
+        let reach = self.tree.reach(path, None, &mut trail);
+        let trail = &trail;
         match reach.parent.map(|parent| Rc::clone(&parent.perms)) {
-            Some(parent) => match self.tree.remove(path, self.generation) {
+            Some(parent) => match self.tree.remove(Way { path, trail }, self.generation) {
                 Some(subtree) => Change::Removed { subtree, parent },
                 None => Change::Nothing,
             },
             None => {
                 let node = Rc::clone(reach.node);
                 let perms = self.private();
-                self.tree.set_perms(path, Rc::clone(&perms), self.generation);
+                self.tree.set_perms(Way { path, trail }, Rc::clone(&perms), self.generation);
                 Change::Permitted { node, perms, parent: None }
             }
         }
@@ -323,8 +329,11 @@ impl Store {
 }
 
 fn judge<'a>(domains: &'a Domains, interned: &'a mut Interned, caller: Caller) -> Judge<'a> {
-    let bound = domains.find(caller.domain).filter(|_| !caller.subject.privileged);
+    let domain = domains.find(caller.domain);
+    let bound = domain.filter(|_| !caller.subject.privileged);
     Judge {
+        home: domain.map(|domain| &domain.home),
+        trail: Trail::default(),
         domain: caller.domain,
         subject: caller.subject,
         limits: bound.map(|domain| &domain.limits),

@@ -219,7 +219,7 @@ impl Transaction {
                 return Err(Error::Eagain);
             }
             *generation += 1;
-            apply(&mut tree, &op, &change, *generation);
+            apply(&mut tree, &op, &change, *generation, &judge.trail);
             record.change = change;
         }
         Ok(tree)

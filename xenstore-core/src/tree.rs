@@ -7,9 +7,10 @@ use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 
-use crate::children::{Children, Tails, own};
-use crate::path::{Key, Name, Path};
+use crate::children::{Children, Spot, Tails, own};
+use crate::path::{Key, Name, Names, Path};
 use crate::perms::Perms;
+use crate::trail::{Home, Trail};
 
 /// A node: what belongs to one path.
 #[derive(Clone, Debug)]
@@ -56,8 +57,8 @@ impl Node {
     }
 
     #[inline]
-    pub(crate) fn child(&self, name: Name<'_>) -> Option<&Rc<Self>> {
-        self.children.as_ref()?.find(name, &OfNodes)
+    fn locate(&self, name: Name<'_>) -> Option<(Spot, &Rc<Self>)> {
+        self.children.as_ref()?.locate(name, &OfNodes)
     }
 
     /// Returns the child at that place in name order, and its key.
@@ -176,6 +177,13 @@ pub(crate) struct Reach<'t> {
     pub(crate) missing: usize,
 }
 
+/// A path, and the trail that [`Tree::reach`] left on it in the tree as it is now.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Way<'a> {
+    pub(crate) path: Path<'a>,
+    pub(crate) trail: &'a Trail,
+}
+
 impl Tree {
     /// Makes a tree of a root alone.
     pub(crate) fn new(root: Rc<Perms>, introduce: Rc<Perms>, release: Rc<Perms>) -> Self {
@@ -202,32 +210,70 @@ impl Tree {
         self.specials[special as usize] = perms;
     }
 
-    /// Follows a path as far as there are nodes.
-    pub(crate) fn reach(&self, path: Path<'_>) -> Reach<'_> {
-        let mut reach = Reach { node: &self.root, parent: None, missing: 0 };
-        let mut names = path.names();
+    /// Follows a path as far as there are nodes, and leaves a trail.
+    ///
+    /// Most paths lead to the home of who asks, and there is less to search for on the way there.
+    pub(crate) fn reach(
+        &self,
+        path: Path<'_>,
+        home: Option<&Home>,
+        trail: &mut Trail,
+    ) -> Reach<'_> {
+        trail.restart();
+        let start = home.and_then(|home| self.reach_home(path, home, trail));
+        let (mut reach, mut names) = start.unwrap_or_else(|| {
+            trail.restart();
+            (Reach { node: &self.root, parent: None, missing: 0 }, path.names())
+        });
         while let Some(name) = names.next() {
-            let Some(child) = reach.node.child(name) else {
+            let Some((spot, child)) = reach.node.locate(name) else {
                 reach.missing = 1 + names.count();
                 break;
             };
+            trail.push(spot);
             reach.parent = Some(reach.node);
             reach.node = child;
         }
         reach
     }
 
+    /// Follows a path to the home that it leads to; returns how far that is, and the names left.
+    fn reach_home<'p>(
+        &self,
+        path: Path<'p>,
+        home: &Home,
+        trail: &mut Trail,
+    ) -> Option<(Reach<'_>, Names<'p>)> {
+        let names = home.names_below(path)?;
+        let mut reach = Reach { node: &self.root, parent: None, missing: 0 };
+        for (key, hint) in home.hints() {
+            let children = reach.node.children.as_deref()?;
+            let child = match children.at(hint.get(), key) {
+                Some(child) => child,
+                None => {
+                    let (found, child) = children.locate(Name { key, tail: &[] }, &OfNodes)?;
+                    hint.set(found);
+                    child
+                }
+            };
+            trail.push(hint.get());
+            reach.parent = Some(reach.node);
+            reach.node = child;
+        }
+        Some((reach, names))
+    }
+
     /// Sets the value of a node that exists.
-    pub(crate) fn write(&mut self, path: Path<'_>, value: &[u8], generation: u64) {
-        if let Some(node) = self.find_mut(path) {
+    pub(crate) fn write(&mut self, way: Way<'_>, value: &[u8], generation: u64) {
+        if let Some(node) = self.find_mut(way, way.trail.len()) {
             node.set_value(value);
             node.touch(generation);
         }
     }
 
     /// Sets the permissions of a node that exists.
-    pub(crate) fn set_perms(&mut self, path: Path<'_>, perms: Rc<Perms>, generation: u64) {
-        if let Some(node) = self.find_mut(path) {
+    pub(crate) fn set_perms(&mut self, way: Way<'_>, perms: Rc<Perms>, generation: u64) {
+        if let Some(node) = self.find_mut(way, way.trail.len()) {
             node.perms = perms;
             node.touch(generation);
         }
@@ -237,34 +283,34 @@ impl Tree {
     /// same permissions, and only the last one the value.
     pub(crate) fn create(
         &mut self,
-        path: Path<'_>,
+        way: Way<'_>,
         value: &[u8],
         perms: &Rc<Perms>,
         generation: u64,
     ) {
-        let mut here = Rc::make_mut(&mut self.root);
-        let mut names = path.names();
+        let mut names = way.path.names();
+        if let Some(last) = way.trail.len().checked_sub(1) {
+            names.nth(last);
+        }
+        let Some(mut here) = self.find_mut(way, way.trail.len()) else { return };
+        here.touch(generation);
         while let Some(name) = names.next() {
-            let Node { children, stamp, .. } = here;
-            if children.as_ref().is_none_or(|children| children.find(name, &OfNodes).is_none()) {
-                let value = if names.left() == 0 { value } else { &[] };
-                let node = Node::new(name.tail, value, Rc::clone(perms), generation);
-                *stamp = generation << TAIL_BITS | (*stamp & ((1 << TAIL_BITS) - 1));
-                match children {
-                    Some(children) => children.insert(name, node, &OfNodes),
-                    None => *children = Some(Box::new(Children::new(name, node))),
-                }
+            let value = if names.left() == 0 { value } else { &[] };
+            let node = Node::new(name.tail, value, Rc::clone(perms), generation);
+            match &mut here.children {
+                Some(children) => children.insert(name, node, &OfNodes),
+                none => *none = Some(Box::new(Children::new(name, node))),
             }
-            let child = children.as_mut().and_then(|all| all.find_mut(name, &OfNodes));
-            let Some(child) = child else { return };
-            here = Rc::make_mut(child);
+            let child = here.children.as_mut().and_then(|all| all.find_mut(name, &OfNodes));
+            let Some(child) = child.and_then(own) else { return };
+            here = child;
         }
     }
 
     /// Takes out a node, which is not the root, with all below it.
-    pub(crate) fn remove(&mut self, path: Path<'_>, generation: u64) -> Option<Rc<Node>> {
-        let name = path.last()?;
-        let parent = self.find_mut(path.ancestor(1))?;
+    pub(crate) fn remove(&mut self, way: Way<'_>, generation: u64) -> Option<Rc<Node>> {
+        let name = way.path.last()?;
+        let parent = self.find_mut(way, way.trail.len().checked_sub(1)?)?;
         let children = parent.children.as_mut()?;
         let node = children.remove(name, &OfNodes)?;
         if children.len() == 0 {
@@ -274,11 +320,17 @@ impl Tree {
         Some(node)
     }
 
-    /// Returns a node for change, with every node on its path made our own.
-    fn find_mut(&mut self, path: Path<'_>) -> Option<&mut Node> {
+    /// Returns a node for change, so many levels down a way, with every node on it made our own.
+    fn find_mut(&mut self, way: Way<'_>, levels: usize) -> Option<&mut Node> {
         let mut here = own(&mut self.root)?;
-        for name in path.names() {
-            here = own(here.children.as_mut()?.find_mut(name, &OfNodes)?)?;
+        if let Some(spots) = way.trail.spots(levels) {
+            for spot in spots {
+                here = own(here.children.as_mut()?.at_mut(*spot)?)?;
+            }
+        } else {
+            for name in way.path.names().take(levels) {
+                here = own(here.children.as_mut()?.find_mut(name, &OfNodes)?)?;
+            }
         }
         Some(here)
     }
@@ -406,8 +458,27 @@ mod tests {
     }
 
     fn find<'t>(tree: &'t Tree, at: &str) -> Option<&'t Rc<Node>> {
-        let reach = tree.reach(path(at));
+        let reach = tree.reach(path(at), None, &mut Trail::default());
         (reach.missing == 0).then_some(reach.node)
+    }
+
+    /// Does something at the end of a path.
+    fn at<T>(tree: &mut Tree, at: &str, change: impl FnOnce(&mut Tree, Way<'_>) -> T) -> T {
+        let mut trail = Trail::default();
+        tree.reach(path(at), None, &mut trail);
+        change(tree, Way { path: path(at), trail: &trail })
+    }
+
+    fn create(tree: &mut Tree, path: &str, value: &[u8], perms: &Rc<Perms>, generation: u64) {
+        at(tree, path, |tree, way| tree.create(way, value, perms, generation));
+    }
+
+    fn write(tree: &mut Tree, path: &str, value: &[u8], generation: u64) {
+        at(tree, path, |tree, way| tree.write(way, value, generation));
+    }
+
+    fn remove(tree: &mut Tree, path: &str, generation: u64) -> Option<Rc<Node>> {
+        at(tree, path, |tree, way| tree.remove(way, generation))
     }
 
     fn value<'t>(tree: &'t Tree, at: &str) -> Option<&'t [u8]> {
@@ -422,11 +493,11 @@ mod tests {
     #[test]
     fn a_snapshot_stays_as_it_was() {
         let mut tree = tree();
-        tree.create(path("/a/backend-id/c"), b"1", &perms(), 1);
+        create(&mut tree, "/a/backend-id/c", b"1", &perms(), 1);
         let snapshot = tree.clone();
-        tree.write(path("/a/backend-id/c"), b"22", 2);
-        tree.create(path("/a/backend-id/d"), b"", &perms(), 3);
-        tree.remove(path("/a/backend-id/c"), 4);
+        write(&mut tree, "/a/backend-id/c", b"22", 2);
+        create(&mut tree, "/a/backend-id/d", b"", &perms(), 3);
+        remove(&mut tree, "/a/backend-id/c", 4);
         assert_eq!(value(&snapshot, "/a/backend-id/c"), Some(&b"1"[..]));
         assert_eq!(value(&snapshot, "/a/backend-id/d"), None);
         assert_eq!(value(&tree, "/a/backend-id/c"), None);
@@ -437,10 +508,10 @@ mod tests {
     #[test]
     fn only_what_changes_is_copied() {
         let mut tree = tree();
-        tree.create(path("/a/b"), b"", &perms(), 1);
-        tree.create(path("/c/d"), b"", &perms(), 1);
+        create(&mut tree, "/a/b", b"", &perms(), 1);
+        create(&mut tree, "/c/d", b"", &perms(), 1);
         let snapshot = tree.clone();
-        tree.write(path("/a/b"), b"x", 2);
+        write(&mut tree, "/a/b", b"x", 2);
         let same = |at| match (find(&tree, at), find(&snapshot, at)) {
             (Some(ours), Some(theirs)) => Rc::ptr_eq(ours, theirs),
             _ => panic!("{at} is missing"),
@@ -452,31 +523,31 @@ mod tests {
     fn the_generation_grows_where_a_node_or_its_names_change() {
         let mut tree = tree();
         let generation = |tree: &Tree, at: &str| find(tree, at).map(|node| node.generation());
-        tree.create(path("/a/b"), b"", &perms(), 5);
-        tree.write(path("/a/b"), b"x", 6);
+        create(&mut tree, "/a/b", b"", &perms(), 5);
+        write(&mut tree, "/a/b", b"x", 6);
         assert_eq!((generation(&tree, "/a"), generation(&tree, "/a/b")), (Some(5), Some(6)));
-        tree.create(path("/a/c"), b"", &perms(), 7);
+        create(&mut tree, "/a/c", b"", &perms(), 7);
         assert_eq!((generation(&tree, "/"), generation(&tree, "/a")), (Some(5), Some(7)));
-        tree.remove(path("/a/c"), 8);
+        remove(&mut tree, "/a/c", 8);
         assert_eq!(generation(&tree, "/a"), Some(8));
     }
 
     #[test]
     fn a_path_leads_as_far_as_there_are_nodes() {
         let mut tree = tree();
-        tree.create(path("/a/b"), b"", &perms(), 1);
-        let reach = tree.reach(path("/a/b/c/d"));
+        create(&mut tree, "/a/b", b"", &perms(), 1);
+        let reach = tree.reach(path("/a/b/c/d"), None, &mut Trail::default());
         assert_eq!(reach.missing, 2);
         assert!(Rc::ptr_eq(reach.node, find(&tree, "/a/b").expect("it was made")));
-        assert_eq!(tree.reach(path("/")).missing, 0);
-        assert!(tree.reach(path("/")).parent.is_none());
+        assert_eq!(tree.reach(path("/"), None, &mut Trail::default()).missing, 0);
+        assert!(tree.reach(path("/"), None, &mut Trail::default()).parent.is_none());
     }
 
     #[test]
     fn a_walk_enters_and_leaves_in_name_order() {
         let mut tree = tree();
         for at in ["/a/long-name-1/x", "/a/c", "/b"] {
-            tree.create(path(at), b"", &perms(), 1);
+            create(&mut tree, at, b"", &perms(), 1);
         }
         let mut steps = Vec::new();
         let mut walk = Walk::new(Path::ROOT, tree.root());
@@ -494,9 +565,9 @@ mod tests {
         let run = || {
             let deep = "/a".repeat(2047);
             let mut tree = tree();
-            tree.create(path(&deep), b"x", &perms(), 1);
+            create(&mut tree, &deep, b"x", &perms(), 1);
             let snapshot = tree.clone();
-            tree.write(path(&deep), b"y", 2);
+            write(&mut tree, &deep, b"y", 2);
             assert_eq!(value(&snapshot, &deep), Some(&b"x"[..]));
             let mut walk = Walk::new(Path::ROOT, tree.root());
             let mut deepest = 0;
@@ -504,7 +575,7 @@ mod tests {
                 deepest = deepest.max(visit.path.len());
             }
             assert_eq!(deepest, deep.len());
-            drop(tree.remove(path("/a"), 3));
+            drop(remove(&mut tree, "/a", 3));
             drop(snapshot);
         };
         // As small a stack as the image's.
