@@ -234,7 +234,8 @@ impl Audience {
                 heard.push(full);
                 return;
             }
-            for above in levels - level - depth..made {
+            // What is above the watch is none of its business, even if it is new.
+            for above in levels - level - depth..made.min(levels - level + 1) {
                 heard.push(Heard { told: path.ancestor(above).as_bytes().len(), ..full });
             }
         });
