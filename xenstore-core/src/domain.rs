@@ -25,7 +25,7 @@ pub(crate) struct Domain {
     /// What is offered to it.
     pub(crate) features: Features,
     /// The domain whose rights it has besides its own.
-    pub(crate) target: Option<Who>,
+    pub(crate) target: Option<(DomId, Who)>,
     pub(crate) limits: Limits,
     pub(crate) usage: Usage,
     pub(crate) highest: Marks,
@@ -40,11 +40,6 @@ pub(crate) struct Domain {
 }
 
 impl Domain {
-    /// Returns whose rights the domain's requests have.
-    pub(crate) fn subject(&self, privileged: bool) -> Subject {
-        Subject { who: self.who, target: self.target.unwrap_or(self.who), privileged }
-    }
-
     /// Adds to what the domain uses, or takes from it.
     pub(crate) fn charge(&mut self, nodes: isize, bytes: isize) {
         let usage = &mut self.usage;
@@ -101,6 +96,14 @@ impl Domains {
     /// Returns the domain that an entry names, if it still lives.
     pub(crate) fn named_by_mut(&mut self, entry: Entry) -> Option<&mut Domain> {
         self.find_mut(entry.domain).filter(|domain| domain.who == entry.who)
+    }
+
+    /// Returns whose rights a domain's requests have: its own, and those of its target while that
+    /// lives.
+    pub(crate) fn subject_of(&self, domain: &Domain, privileged: bool) -> Subject {
+        let lives = |&(id, who): &(DomId, Who)| self.find(id).is_some_and(|known| known.who == who);
+        let target = domain.target.filter(lives).map_or(domain.who, |(_, who)| who);
+        Subject { who: domain.who, target, privileged }
     }
 
     /// Whether an entry is still to be shown: its domain lives, or it never was about one.

@@ -364,7 +364,10 @@ impl Server {
         let connection = self.audience.connections.find(conn).ok_or(Error::Einval)?;
         let domain = self.store.domains.find(connection.domain).ok_or(Error::Einval)?;
         let privileged = self.store.is_privileged(domain.id);
-        let caller = Caller { domain: domain.id, subject: domain.subject(privileged) };
+        let caller = Caller {
+            domain: domain.id,
+            subject: self.store.domains.subject_of(domain, privileged),
+        };
         if rules.caller == CallerRule::Privileged && !privileged {
             return Err(Error::Eacces.into());
         }

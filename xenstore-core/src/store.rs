@@ -89,7 +89,8 @@ impl Store {
     /// Returns who asks when a domain does.
     pub(crate) fn caller(&self, domain: DomId) -> Option<Caller> {
         let known = self.domains.find(domain)?;
-        Some(Caller { domain, subject: known.subject(domain == self.privileged) })
+        let subject = self.domains.subject_of(known, domain == self.privileged);
+        Some(Caller { domain, subject })
     }
 
     /// Runs an operation on the store itself.
@@ -141,6 +142,7 @@ impl Store {
             return Err(Quota::Memory.into());
         }
         transaction.make_room()?;
+        transaction.ask_at(self.epoch);
         if let Some(limits) = limits {
             let most = limits.of(Quota::TransactionNodes) as usize;
             let touched = transaction.touch(op.place(), change, most);
@@ -190,7 +192,7 @@ impl Store {
         if transaction.sacrificed {
             return Err(Error::Eagain.into());
         }
-        if transaction.only_read() {
+        if transaction.only_read() && transaction.is_of_one_moment() {
             return Ok(self.tree.clone());
         }
         let tree = if transaction.is_undisturbed(&self.tree, self.epoch) {

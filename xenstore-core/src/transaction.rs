@@ -25,6 +25,8 @@ pub(crate) struct Transaction {
     pub(crate) tree: Tree,
     /// The store's count of what changed besides the tree, at the start.
     epoch: u64,
+    /// The same count when it was last asked something.
+    last_epoch: u64,
     log: Vec<Record>,
     /// No fewer than the different paths touched; exactly them once `paths` is there.
     touched: usize,
@@ -115,6 +117,7 @@ impl Transaction {
             base: tree.clone(),
             tree: tree.clone(),
             epoch,
+            last_epoch: epoch,
             log: Vec::new(),
             touched: 0,
             steps: 0,
@@ -181,6 +184,17 @@ impl Transaction {
     /// moment enough to have run at.
     pub(crate) fn only_read(&self) -> bool {
         self.log.iter().all(|record| record.change.is_nothing())
+    }
+
+    /// Notes that the transaction is asked something at this count.
+    pub(crate) fn ask_at(&mut self, epoch: u64) {
+        self.last_epoch = epoch;
+    }
+
+    /// Whether all was answered by the rights of its start: a snapshot keeps nodes, but neither
+    /// deaths nor targets wait for its end.
+    pub(crate) fn is_of_one_moment(&self) -> bool {
+        self.epoch == self.last_epoch
     }
 
     /// Whether nothing at all happened since the start, so that what was done holds as it is.

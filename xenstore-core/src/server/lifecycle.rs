@@ -156,9 +156,9 @@ impl Server {
         if !self.is_introduced(domain) || !self.is_introduced(target) {
             return Err(Error::Enoent.into());
         }
-        let who = self.store.domains.find(target).map(|target| target.who);
+        let lent = self.store.domains.find(target).map(|known| (target, known.who));
         if let Some(known) = self.store.domains.find_mut(domain) {
-            known.target = who;
+            known.target = lent;
             // What open transactions were told by the old rights must be judged again.
             self.store.epoch += 1;
         }
