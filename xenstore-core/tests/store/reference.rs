@@ -13,6 +13,28 @@ pub(crate) struct Entry {
     pub life: Option<u32>,
 }
 
+/// Stands for every domain in a permission, and its life for any life.
+pub(crate) const EVERYBODY: (u16, u32) = (0x7ff5, u32::MAX);
+
+/// The nodes that are none: their permissions say who hears of domains.
+pub(crate) const SPECIALS: [&str; 2] = ["@introduceDomain", "@releaseDomain"];
+
+/// Limits of a domain; `None` is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Limits {
+    pub nodes: Option<usize>,
+    pub watches: Option<usize>,
+    pub transactions: Option<usize>,
+    pub transaction_nodes: Option<usize>,
+    pub node_permissions: Option<usize>,
+    pub node_size: Option<usize>,
+}
+
+/// Whether a limit allows this much.
+pub(crate) fn allows(limit: Option<usize>, value: usize) -> bool {
+    limit.is_none_or(|limit| value <= limit)
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Node {
     pub value: Vec<u8>,
@@ -26,6 +48,32 @@ pub(crate) type Tree = BTreeMap<String, Node>;
 pub(crate) struct Caller {
     pub domain: u16,
     pub life: u32,
+    /// The life of the domain whose rights it has, too.
+    pub target: Option<(u16, u32)>,
+}
+
+impl Caller {
+    /// Whether an entry names this life of the domain.
+    fn is(self, entry: &Entry) -> bool {
+        (entry.domain, entry.life) == (self.domain, Some(self.life))
+    }
+
+    /// Whether an entry is about the caller.
+    fn is_meant_by(self, entry: &Entry) -> bool {
+        let named = entry.life.map(|life| (entry.domain, life));
+        self.is(entry) || named.is_some() && (named == self.target || named == Some(EVERYBODY))
+    }
+}
+
+/// What an operation's answer depends on, besides the tree.
+#[derive(Clone, Copy)]
+pub(crate) struct Around<'a> {
+    pub caller: Caller,
+    pub limits: Limits,
+    /// The lives that domains have now.
+    pub lives: &'a BTreeMap<u16, u32>,
+    /// Whether the number of nodes counts, as it does outside of transactions.
+    pub counts_nodes: bool,
 }
 
 /// An operation on nodes, its path absolute.
@@ -57,6 +105,8 @@ pub(crate) struct Watch {
     pub relative: bool,
     pub path: String,
     pub token: String,
+    /// How many levels below its path it hears of.
+    pub depth: Option<usize>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -94,11 +144,30 @@ pub(crate) fn children(tree: &Tree, path: &str) -> Vec<String> {
 pub(crate) fn newborn() -> Tree {
     let owner = Entry { letter: 'n', domain: 0, life: Some(0) };
     let node = Node { value: Vec::new(), perms: vec![owner] };
-    ["/", "/tool", "/tool/xenstored"].map(|path| (path.to_owned(), node.clone())).into()
+    let private = ["/", "/tool", "/tool/xenstored", "@introduceDomain"];
+    let mut tree: Tree = private.map(|path| (path.to_owned(), node.clone())).into();
+    let everybody = Entry { letter: 'r', domain: EVERYBODY.0, life: Some(EVERYBODY.1) };
+    let public = Node { value: Vec::new(), perms: vec![owner, everybody] };
+    tree.insert("@releaseDomain".to_owned(), public);
+    tree
+}
+
+/// What a node counts: its value, its permissions and the names of its children.
+pub(crate) fn size(tree: &Tree, path: &str) -> usize {
+    let names: usize = children(tree, path).iter().map(|name| name.len() + 1).sum();
+    16 + 8 * tree[path].perms.len() + tree[path].value.len() + names
+}
+
+/// The nodes that a life of a domain owns, and the bytes that they count.
+pub(crate) fn owned(tree: &Tree, owner: Caller) -> (usize, usize) {
+    let nodes = tree.iter().filter(|(path, _)| path.starts_with('/'));
+    let own: Vec<&String> =
+        nodes.filter(|(_, node)| owner.is(&node.perms[0])).map(|(path, _)| path).collect();
+    (own.len(), own.iter().map(|path| size(tree, path) + path.len()).sum())
 }
 
 fn may(caller: Caller, perms: &[Entry], right: Right) -> bool {
-    let means = |entry: &Entry| (entry.domain, entry.life) == (caller.domain, Some(caller.life));
+    let means = |entry: &Entry| caller.is_meant_by(entry);
     if caller.domain == 0 || perms.first().is_some_and(means) {
         return true;
     }
@@ -159,16 +228,64 @@ pub(crate) fn remove(tree: &mut Tree, path: &str, touched: &mut Vec<Touched>, ex
 /// Runs one operation.
 pub(crate) fn apply(
     tree: &mut Tree,
-    caller: Caller,
+    around: Around<'_>,
     path: &str,
     op: &Op,
 ) -> (Answer, Vec<Touched>) {
     let mut touched = Vec::new();
-    let answer = run(tree, caller, path, op, &mut touched);
-    (answer, touched)
+    let mut after = tree.clone();
+    let answer = run(&mut after, around, path, op, &mut touched);
+    let answer = answer.and_then(|answer| {
+        if !touched.is_empty() {
+            must_fit(tree, &after, around, path, op)?;
+        }
+        Ok(answer)
+    });
+    match answer {
+        Ok(answer) => {
+            *tree = after;
+            (Ok(answer), touched)
+        }
+        Err(error) => (Err(error), Vec::new()),
+    }
 }
 
-fn run(tree: &mut Tree, caller: Caller, path: &str, op: &Op, touched: &mut Vec<Touched>) -> Answer {
+/// What quotas say of a change.
+fn must_fit(
+    before: &Tree,
+    after: &Tree,
+    around: Around<'_>,
+    path: &str,
+    op: &Op,
+) -> Result<(), &'static str> {
+    if around.caller.domain == 0 || path.starts_with('@') || matches!(op, Op::Rm) {
+        return Ok(());
+    }
+    let mut here = Some(path);
+    while let Some(path) = here {
+        let is_old = before.contains_key(path);
+        if !allows(around.limits.node_size, size(after, path)) {
+            return Err("ENOSPC");
+        }
+        // Above what was there already nothing becomes larger, nor does it by a new value.
+        here = if is_old { None } else { parent(path) };
+    }
+    let made = owned(after, around.caller).0 > owned(before, around.caller).0;
+    let count = owned(after, around.caller).0;
+    if made && around.counts_nodes && !allows(around.limits.nodes, count) {
+        return Err("ENOSPC");
+    }
+    Ok(())
+}
+
+fn run(
+    tree: &mut Tree,
+    around: Around<'_>,
+    path: &str,
+    op: &Op,
+    touched: &mut Vec<Touched>,
+) -> Answer {
+    let caller = around.caller;
     let whole = Touched { path: path.to_owned(), exact: false };
     match op {
         Op::Read => {
@@ -181,7 +298,7 @@ fn run(tree: &mut Tree, caller: Caller, path: &str, op: &Op, touched: &mut Vec<T
         }
         Op::GetPerms => {
             find(tree, caller, path, Right::Read)?;
-            return Ok(listed(&tree[path].perms));
+            return Ok(listed(&tree[path].perms, around.lives));
         }
         Op::Write(value) => {
             refuse_unless_missing(find(tree, caller, path, Right::Write))?;
@@ -204,7 +321,7 @@ fn run(tree: &mut Tree, caller: Caller, path: &str, op: &Op, touched: &mut Vec<T
             Err(error) => return Err(error),
         },
         Op::SetPerms(entries) => {
-            if entries[0].life.is_none() {
+            if !lives(&entries[0], around.lives) {
                 return Err("ENOENT");
             }
             find(tree, caller, path, Right::Own)?;
@@ -219,6 +336,11 @@ fn run(tree: &mut Tree, caller: Caller, path: &str, op: &Op, touched: &mut Vec<T
     Ok(b"OK\0".to_vec())
 }
 
+/// Whether an entry names a domain in a life that it still has.
+fn lives(entry: &Entry, lives: &BTreeMap<u16, u32>) -> bool {
+    entry.life.is_some() && lives.get(&entry.domain).copied() == entry.life
+}
+
 fn refuse_unless_missing(found: Result<(), &'static str>) -> Result<(), &'static str> {
     found.or_else(|error| if error == "ENOENT" { Ok(()) } else { Err(error) })
 }
@@ -227,36 +349,71 @@ fn terminated(text: &str) -> Vec<u8> {
     [text.as_bytes(), &[0]].concat()
 }
 
-/// A permission list as a reply shows it.
-pub(crate) fn listed(perms: &[Entry]) -> Vec<u8> {
-    let shown = perms.iter().map(|entry| format!("{}{}\0", entry.letter, entry.domain));
-    shown.collect::<String>().into_bytes()
+/// A permission list as a reply shows it: without what is about the dead.
+pub(crate) fn listed(perms: &[Entry], now: &BTreeMap<u16, u32>) -> Vec<u8> {
+    let is_shown = |entry: &&Entry| {
+        entry.life.is_none() || entry.life == Some(EVERYBODY.1) || lives(entry, now)
+    };
+    let shown = perms.iter().filter(is_shown);
+    shown.flat_map(|entry| terminated(&format!("{}{}", entry.letter, entry.domain))).collect()
 }
 
-/// What one life of a domain leaves behind is removed: its nodes, and its name in every list.
+/// What one life of a domain leaves behind is removed. Its name in lists means nobody any more.
 pub(crate) fn bury(tree: &mut Tree, dead: Caller) -> Vec<Touched> {
-    let means = |entry: &Entry| (entry.domain, entry.life) == (dead.domain, Some(dead.life));
     let mut touched = Vec::new();
-    // The root outlives everybody, and is the toolstack's again.
-    if let Some(root) = tree.get_mut("/").filter(|root| means(&root.perms[0])) {
-        root.perms = vec![Entry { letter: 'n', domain: 0, life: Some(0) }];
-        touched.push(Touched { path: "/".to_owned(), exact: false });
+    // The root outlives everybody, and so do the special nodes: they are the toolstack's again.
+    for path in ["/", SPECIALS[0], SPECIALS[1]] {
+        if let Some(node) = tree.get_mut(path).filter(|node| dead.is(&node.perms[0])) {
+            node.perms = vec![Entry { letter: 'n', domain: 0, life: Some(0) }];
+            if path == "/" {
+                touched.push(Touched { path: path.to_owned(), exact: false });
+            }
+        }
     }
-    while let Some(root) = tree.iter().find(|(_, node)| means(&node.perms[0])) {
+    while let Some(root) = tree.iter().find(|(_, node)| dead.is(&node.perms[0])) {
         let root = root.0.clone();
         remove(tree, &root, &mut touched, false);
-    }
-    for node in tree.values_mut() {
-        node.perms.retain(|entry| !means(entry));
     }
     touched
 }
 
 impl Watch {
-    /// Whether the watch hears of this.
-    pub(crate) fn hears(&self, touched: &Touched) -> bool {
-        let above = !touched.exact && is_within(&touched.path, &self.path);
-        above || touched.path == self.path
+    /// The paths that the watch is told for this change.
+    pub(crate) fn hears(&self, touched: &Touched, before: &Tree) -> Vec<String> {
+        let path = &*touched.path;
+        if touched.exact || !is_within(path, &self.path) {
+            return if path == self.path { vec![path.to_owned()] } else { Vec::new() };
+        }
+        if self.reaches(path) {
+            return vec![path.to_owned()];
+        }
+        // Of what is too deep it hears by the new parents that are not.
+        let mut above: Vec<String> = Vec::new();
+        let mut here = parent(path);
+        while let Some(path) = here.filter(|path| !before.contains_key(*path)) {
+            above.extend(Some(path.to_owned()).filter(|path| self.reaches(path)));
+            here = parent(path);
+        }
+        above.reverse();
+        above
+    }
+
+    /// Whether a path within is not too deep.
+    pub(crate) fn reaches(&self, path: &str) -> bool {
+        let depth = |path: &str| path.split('/').filter(|name| !name.is_empty()).count();
+        is_within(path, &self.path)
+            && self.depth.is_none_or(|levels| depth(path) <= depth(&self.path) + levels)
+    }
+
+    /// The path that it is told when a domain comes or goes, or for `None`, when any does.
+    pub(crate) fn hears_of(&self, special: &str, domain: Option<u16>) -> Option<String> {
+        let plain = self.path == special;
+        let Some(domain) = domain else {
+            return (plain && self.depth.is_none()).then(|| special.to_owned());
+        };
+        let named = format!("{special}/{domain}");
+        let hears = self.path == named || plain && self.depth.is_some_and(|levels| levels > 0);
+        hears.then_some(named)
     }
 
     /// The event's payload.
