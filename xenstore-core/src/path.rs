@@ -217,6 +217,13 @@ impl<'a> Name<'a> {
         Name { key: Key::of(u64::from_le_bytes(chunk), bytes.len()), tail: &[] }
     }
 
+    /// Returns the domain whose number the name is.
+    pub(crate) fn domain(self) -> Option<DomId> {
+        let bytes = self.key.bytes();
+        let digits = bytes.get(..self.key.len()).filter(|_| self.tail.is_empty())?;
+        domain_of(digits)
+    }
+
     /// Returns how many bytes the name has.
     pub(crate) fn len(self) -> usize {
         self.key.len() + self.tail.len()
@@ -368,7 +375,25 @@ pub(crate) fn extend_decimal(out: &mut Vec<u8>, mut number: u64) {
 }
 
 const DIGITS: [u8; 10] = *b"0123456789";
-const HOMES: &[u8] = b"/local/domain/";
+pub(crate) const HOMES: &[u8] = b"/local/domain/";
+
+/// Returns whose home a path leads to, and where the home's path ends in it.
+pub(crate) fn home_of(path: &[u8]) -> Option<(DomId, usize)> {
+    let rest = path.strip_prefix(HOMES)?;
+    let digits = rest.iter().take(6).position(|&byte| byte == b'/').unwrap_or(rest.len());
+    Some((domain_of(&rest[..digits])?, HOMES.len() + digits))
+}
+
+/// Reads a domain's number as it is spelled in paths: no zero in front.
+fn domain_of(digits: &[u8]) -> Option<DomId> {
+    if digits.len() > 5 || digits.is_empty() || (digits[0] == b'0' && digits.len() > 1) {
+        return None;
+    }
+    let number = digits.iter().try_fold(0u32, |number, byte| {
+        byte.is_ascii_digit().then(|| number * 10 + u32::from(byte - b'0'))
+    })?;
+    u16::try_from(number).ok().map(DomId)
+}
 
 /// Returns the length that the path limit counts: without a leading `/local/domain/N/`, so that a
 /// relative path and its absolute spelling are judged alike.

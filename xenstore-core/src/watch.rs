@@ -3,13 +3,14 @@
 //! The watched paths form a trie by name, so finding who hears of a path costs a walk along that
 //! path, whatever else is watched.
 
+mod homes;
 mod trie;
 
 use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::path::{Key, Name, Names, WatchPath};
+use crate::path::{HOMES, Key, Name, Names, Path, WatchPath, home_of};
 use crate::slab::Slab;
 pub(crate) use trie::Spot;
 use trie::Trie;
@@ -203,13 +204,37 @@ impl Watches {
     /// Tells every watch at a path's own spot and at those above, from the root down, with the
     /// length of the watch's path in bytes and in levels.
     pub(crate) fn along(&self, path: &[u8], mut to: impl FnMut(WatchId, usize, usize)) {
-        let (special, mut names) = Names::of_watch(path);
-        let mut level = 0;
+        if let Some((domain, end)) = home_of(path)
+            && let Some((above, home)) = self.trie.home(domain)
+        {
+            // `/`, `/local` and `/local/domain`.
+            for ((level, spot), len) in (0..).zip(above).zip([1, 6, HOMES.len() - 1]) {
+                self.trie.at(spot, |id| to(id, len, level));
+            }
+            if let Some(home) = home {
+                self.down(home, Path::trusted(path).names_from(end), above.len(), path, to);
+            }
+            return;
+        }
+        let (special, names) = Names::of_watch(path);
         let mut spot = self.trie.top(special.is_some());
         if let Some(name) = special {
             let Some(next) = self.trie.below(spot, name) else { return };
             spot = next;
         }
+        self.down(spot, names, 0, path, to);
+    }
+
+    /// Tells every watch at a spot, which is that many levels below the root, and below it on the
+    /// way that the names lead.
+    fn down(
+        &self,
+        mut spot: Spot,
+        mut names: Names<'_>,
+        mut level: usize,
+        path: &[u8],
+        mut to: impl FnMut(WatchId, usize, usize),
+    ) {
         loop {
             // The root's own path is one byte, although no name was taken.
             let len = (path.len() - names.left()).max(1);
@@ -275,6 +300,38 @@ mod tests {
     }
 
     #[test]
+    fn homes_are_found_by_number_and_other_names_are_not() {
+        let mut watches = Watches::new();
+        let homes = ["/", "/local/domain/7", "/local/domain/7/a", "/local/domain/1000/b/c"];
+        let others = ["/local/domain/07", "/local/domain/7x/a", "/local/domain/70000/a", "/local"];
+        for path in homes.into_iter().chain(others) {
+            add(&mut watches, 1, path, path).expect("each is new");
+            watches.check().expect("the index is right");
+        }
+        let tokens = |watches: &Watches, path: &str| -> Vec<String> {
+            along(watches, path).into_iter().map(|(token, ..)| token).collect()
+        };
+        assert_eq!(
+            along(&watches, "/local/domain/7/a/x"),
+            [
+                ("/", 1, 0),
+                ("/local", 6, 1),
+                ("/local/domain/7", 15, 3),
+                ("/local/domain/7/a", 17, 4)
+            ]
+            .map(|(token, len, level)| (token.to_owned(), len, level))
+        );
+        assert_eq!(tokens(&watches, "/local/domain/8/a"), ["/", "/local"]);
+        assert_eq!(tokens(&watches, "/local/domain/07/a"), ["/", "/local", "/local/domain/07"]);
+        assert_eq!(tokens(&watches, "/local/domain/70000/a").len(), 3);
+        for path in homes.into_iter().chain(others) {
+            let watch = watches.find(1, path.as_bytes(), path.as_bytes()).expect("it is there");
+            watches.remove(watch).expect("it is registered");
+            watches.check().expect("the index is right");
+        }
+    }
+
+    #[test]
     fn the_same_token_and_path_are_the_same_watch() {
         let mut watches = Watches::new();
         let long = "t".repeat(100);
@@ -292,7 +349,7 @@ mod tests {
         #[test]
         fn matches_a_naive_list(steps in prop::collection::vec((0u32..3, 0usize..7, 0u32..3, 0u32..3), 1..200)) {
             const PATHS: [&str; 7] =
-                ["/", "/a", "/a/b", "/a/b/long-name-1", "/a/long-name-2/x", "/c", "@releaseDomain/7"];
+                ["/", "/local/domain", "/a/b", "/a/b/long-name-1", "/local/domain/7", "/local/domain/7/c", "@releaseDomain/7"];
             let mut watches = Watches::new();
             let mut model = BTreeMap::new();
             for (action, path, conn, token) in steps {

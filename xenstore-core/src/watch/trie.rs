@@ -6,8 +6,10 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::homes::Homes;
 use super::{Watch, WatchId};
 use crate::children::{Children, Tails};
+use crate::host::DomId;
 use crate::path::{Key, Name, Names};
 use crate::slab::Slab;
 
@@ -67,6 +69,7 @@ pub(super) struct Trie {
     root: PointId,
     /// The point above all names that begin with `@`.
     special: PointId,
+    homes: Homes,
 }
 
 impl Tails<Spot> for Slab<Point> {
@@ -87,7 +90,7 @@ impl Trie {
             PointId(points.insert(Point::new(PointId(u32::MAX), name)))
         };
         let (root, special) = (top(), top());
-        Self { points, root, special }
+        Self { points, root, special, homes: Homes::default() }
     }
 
     /// Returns where every path, or every `@` name, begins.
@@ -118,6 +121,13 @@ impl Trie {
                 Some(Here::Many(ranks)) => ranks.iter().for_each(|rank| to(rank.id)),
             },
         }
+    }
+
+    /// Returns the points above the homes of domains, from the root down, and what stands at the
+    /// domain's home; `None` if nothing below the first is watched.
+    pub(super) fn home(&self, domain: DomId) -> Option<([Spot; 3], Option<Spot>)> {
+        let above = [self.root, self.homes.local?, self.homes.domain?].map(Spot::Point);
+        Some((above, self.homes.find(domain)))
     }
 
     /// Returns the connection's watch of that token at a spot.
@@ -213,6 +223,9 @@ impl Trie {
             return id;
         }
         let id = PointId(self.points.insert(Point::new(at, name)));
+        if name.tail.is_empty() {
+            self.homes.note_point(self.root, at, name.key, id);
+        }
         match present {
             Some(Spot::Alone(watch)) => {
                 // A point must carry the name before it takes the place in the list.
@@ -271,11 +284,13 @@ impl Trie {
             let (key, tail) = (point.key, point.tail.clone());
             self.remove_child(parent, key, &tail);
             self.points.remove(at.0);
+            self.homes.forget_point(at);
             at = parent;
         }
     }
 
     fn insert_child(&mut self, at: PointId, name: Name<'_>, child: Spot) {
+        self.homes.set(at, name, Some(child));
         self.with_children(at, |points, children| match children {
             Some(children) => children.insert(name, child, points),
             None => *children = Some(Box::new(Children::new(name, child))),
@@ -283,6 +298,7 @@ impl Trie {
     }
 
     fn replace_child(&mut self, at: PointId, name: Name<'_>, child: Spot) {
+        self.homes.set(at, name, Some(child));
         self.with_children(at, |points, children| {
             if let Some(present) = children.as_mut().and_then(|all| all.find_mut(name, points)) {
                 *present = child;
@@ -291,6 +307,7 @@ impl Trie {
     }
 
     fn remove_child(&mut self, at: PointId, key: Key, tail: &[u8]) {
+        self.homes.set(at, Name { key, tail }, None);
         self.with_children(at, |points, children| {
             if let Some(present) = children {
                 present.remove(Name { key, tail }, points);
@@ -345,10 +362,41 @@ impl Trie {
                 return Err(format!("point {number} of the watches leads nowhere: {point:?}"));
             }
         }
+        self.check_homes()?;
         if held == all.len() {
             Ok(())
         } else {
             Err(format!("{held} watches are in the index, {} exist", all.len()))
+        }
+    }
+}
+
+impl Trie {
+    /// Compares the table of homes with the points.
+    fn check_homes(&self) -> Result<(), String> {
+        let point = |path: &[u8]| match self.spot(path) {
+            Some(Spot::Point(id)) => Some(id),
+            Some(Spot::Alone(_)) | None => None,
+        };
+        let known = (point(b"/local"), point(b"/local/domain"));
+        if known != (self.homes.local, self.homes.domain) {
+            return Err(format!("the way to the homes of watches is {known:?}"));
+        }
+        let children = known.1.and_then(|id| self.points.find(id.0)?.children.as_ref());
+        let mut homes = 0;
+        for place in 0..children.map_or(0, |children| children.len()) {
+            let Some((key, &spot)) = children.and_then(|all| all.nth(place)) else { continue };
+            let name = Name { key, tail: self.points.tail(&spot) };
+            let Some(domain) = name.domain() else { continue };
+            homes += 1;
+            if self.homes.find(domain) != Some(spot) {
+                return Err(format!("the home of watches of domain {domain} is {spot:?}"));
+            }
+        }
+        if homes == self.homes.len() {
+            Ok(())
+        } else {
+            Err(format!("{homes} homes are watched, {} are noted", self.homes.len()))
         }
     }
 }
