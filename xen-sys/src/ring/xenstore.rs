@@ -481,6 +481,43 @@ mod tests {
         assert_eq!(client.write(&[2; 1500]), Ok(10));
     }
 
+    /// Indexes run freely: those of a ring long in use end at 2^32 and go on from 0.
+    #[test]
+    fn requests_and_responses_pass_the_end_of_the_indexes() {
+        const BEFORE: u32 = 0xffff_fff0;
+        let page = OwnPages::zeroed(1).unwrap();
+        for offset in (2048..2064).step_by(4) {
+            Region::of(&page).word(offset).store(BEFORE, Ordering::Relaxed);
+        }
+        let also = Also(page.base());
+        let (mut server, mut client) = (Server::attach(page), Client::attach(also));
+        let request: Vec<u8> = (0..40).collect();
+        // The client dribbles; the server takes the first half as it comes and the rest at once.
+        let mut bytes = [0; 64];
+        for (at, byte) in request.iter().enumerate() {
+            assert_eq!(client.write(&[*byte]), Ok(1));
+            if at < 20 {
+                assert_eq!(server.read(&mut bytes[at..]), Ok(1), "byte {at}");
+            }
+        }
+        assert_eq!(server.read(&mut bytes[20..]), Ok(20));
+        assert_eq!(bytes[..40], request);
+        let response = [7; RING_SIZE];
+        assert_eq!(server.write(&response), Ok(RING_SIZE), "a whole ring over the end");
+        let mut received = [0; RING_SIZE];
+        assert_eq!(client.read(&mut received), Ok(RING_SIZE));
+        assert_eq!(received, response);
+        let words: Vec<u32> = (2048..2064)
+            .step_by(4)
+            .map(|offset| Region::of(&client.page).word(offset).load(Ordering::Relaxed))
+            .collect();
+        let ends = [40, RING_SIZE as u32].map(|count| BEFORE.wrapping_add(count));
+        assert_eq!(words, [ends[0], ends[0], ends[1], ends[1]]);
+        // Just beyond a full ring is impossible there, too.
+        Region::of(&client.page).word(2052).store(ends[0].wrapping_add(1025), Ordering::Relaxed);
+        assert!(server.peek(&mut bytes).is_err());
+    }
+
     #[test]
     fn a_reset_leaves_nothing_of_the_last_connection() {
         let (mut server, mut client) = pair();
