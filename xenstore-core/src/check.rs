@@ -22,13 +22,8 @@ struct Due {
 /// Compares what is kept with what it should be; the error says where they differ.
 pub(crate) fn check(store: &Store, audience: &Audience) -> Result<(), String> {
     let mut dues: BTreeMap<Who, Due> = BTreeMap::new();
-    let mut dead_owner = None;
     for_each_node(&store.tree, |path, node, parent| {
         let owner = node.perms.owner();
-        if store.domains.named_by(owner).is_none() {
-            dead_owner =
-                Some(format!("{} belongs to a dead domain", String::from_utf8_lossy(path)));
-        }
         let due = dues.entry(owner.who).or_default();
         due.nodes += 1;
         due.memory += charge_of(node, path.len());
@@ -37,8 +32,11 @@ pub(crate) fn check(store: &Store, audience: &Audience) -> Result<(), String> {
             due.roots.insert(path.into());
         }
     });
-    if let Some(dead_owner) = dead_owner {
-        return Err(dead_owner);
+    // By the lives themselves: what finds an entry's domain is to be checked, too.
+    let living: BTreeSet<Who> = store.domains.iter().map(|domain| domain.who).collect();
+    if let Some((_, due)) = dues.iter().find(|(who, _)| !living.contains(who)) {
+        let root = due.roots.first().map(|root| String::from_utf8_lossy(root));
+        return Err(format!("{} belongs to a dead domain", root.unwrap_or_default()));
     }
     for (id, connection) in audience.connections.iter() {
         let domain = store.domains.find(connection.domain);
