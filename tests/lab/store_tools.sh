@@ -67,6 +67,16 @@ expect "all is cleared away" xenstore-rm /test
 refuse "and gone" "couldn't read" xenstore-read /test/x
 
 if [ "$STORE" = stubdom ]; then
+    say "administration"
+    expect "the accounts are right" xenstore-control check
+    expect "limits are listed" sh -c "xenstore-control quota | grep -q '^watches  *:      128 W'"
+    equal "and changed" OK xenstore-control quota set watches 200
+    expect "as is seen" sh -c "xenstore-control quota | grep -q '^watches  *:      200 W'"
+    xenstore-control domains
+    expect "dom0 is listed with what it has" sh -c \
+        "xenstore-control domains | grep -q '^0    : connected nodes [1-9][0-9]* watches [1-9]'"
+    expect "the help names the commands" sh -c "xenstore-control help | grep -q '^domains '"
+
     say "the store's console"
     eventually 60 grep -q serving /var/log/xen/console/guest-Xenstore.log
 fi
