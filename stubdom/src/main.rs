@@ -16,6 +16,7 @@ use stubdom::options::Failure;
 use stubdom::platform::{Platform, VERSION, read_options};
 use xen_pvh_boot::{BootInfo, heap};
 use xen_sys::console;
+use xen_sys::hypercall;
 use xen_sys::sched::{self, Reason};
 
 xen_pvh_boot::entry!(main: main, crash: crash);
@@ -27,11 +28,13 @@ fn main(boot: &'static BootInfo) -> ! {
     let memory = heap::statistics();
     let role = if options.event.is_some() { "store" } else { "data" };
     log::info!(
-        "stubdom {VERSION}, {role} role, on Xen {}; {} KiB of memory, {} KiB free; {:?} events",
+        "stubdom {VERSION}, {role} role, on Xen {}; {} KiB of memory, {} KiB free; {:?} events, \
+         hypercalls by {}",
         platform.xen,
         platform.memory / 1024,
         memory.free() / 1024,
         platform.events.borrow().abi(),
+        hypercall::method(),
     );
     match options.failure {
         Some(Failure::Fault) => fault(),

@@ -53,7 +53,10 @@ pub fn read_options(boot: &'static BootInfo, unknown: impl FnMut(&'static str)) 
         refuse(format_args!("the command line is too long"));
     }
     let Ok(line) = str::from_utf8(boot.command_line()) else {
-        refuse(format_args!("the command line is not text: {:?}", boot.command_line()));
+        refuse(format_args!(
+            "the command line is not text: {}",
+            boot.command_line().escape_ascii()
+        ));
     };
     Options::parse(line, unknown).unwrap_or_else(|malformed| refuse(format_args!("{malformed}")))
 }

@@ -5,6 +5,7 @@
 //! `XEN_DOMCTL_getdomaininfo`, is in all, but answers only those who name the
 //! version of the interface that this Xen was built with, so it is found by trying.
 
+use core::fmt;
 use core::mem::offset_of;
 
 use crate::hypercall::{self, Op};
@@ -98,6 +99,17 @@ pub enum Domctl {
     Stable,
     /// `XEN_DOMCTL_getdomaininfo` of this interface version.
     Versioned(u32),
+}
+
+impl fmt::Display for Domctl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stable => f.write_str("XEN_DOMCTL_get_domain_state"),
+            Self::Versioned(version) => {
+                write!(f, "XEN_DOMCTL_getdomaininfo of interface version {version:#x}")
+            }
+        }
+    }
 }
 
 impl Domctl {
@@ -256,6 +268,14 @@ mod tests {
         assert_eq!(Domctl::probe(), None, "an unknown Xen is an answer");
         fake::install(|_, _| -1);
         assert_eq!(Domctl::probe(), None, "a plain guest may not ask, not even after dom0");
+    }
+
+    #[test]
+    fn the_way_found_can_be_told() {
+        xen_of(0x17, -3);
+        let told = Domctl::probe().unwrap().to_string();
+        assert_eq!(told, "XEN_DOMCTL_getdomaininfo of interface version 0x17");
+        assert_eq!(Domctl::Stable.to_string(), "XEN_DOMCTL_get_domain_state");
     }
 
     #[test]

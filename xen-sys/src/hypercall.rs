@@ -8,6 +8,7 @@
 //! The operations themselves are in the modules that own their meaning; they reach Xen
 //! through this one only.
 
+use core::fmt;
 use core::sync::atomic::{AtomicU8, Ordering};
 
 use crate::ids::Errno;
@@ -22,6 +23,16 @@ pub enum Method {
     Vmmcall = 2,
     /// A call into the hypercall page, which holds whichever of the two fits.
     Page = 3,
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Vmcall => "vmcall",
+            Self::Vmmcall => "vmmcall",
+            Self::Page => "page",
+        })
+    }
 }
 
 impl Method {

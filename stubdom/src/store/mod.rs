@@ -29,7 +29,12 @@ pub(crate) fn run(platform: Platform, dom0_port: u32) -> ! {
     };
     let config = Config { privileged: DomId(0), store: DomId(own.raw()), version: VERSION };
     let mut server = Server::new(config);
-    let mut guests = Guests::new(platform.events.into_inner(), platform.window, Domctl::probe());
+    let domctl = Domctl::probe();
+    match domctl {
+        Some(domctl) => log::info!("Xen tells of domains by {domctl}"),
+        None => log::error!("Xen tells nothing of domains; dead guests will not be noticed"),
+    }
+    let mut guests = Guests::new(platform.events.into_inner(), platform.window, domctl);
 
     // Before anyone connects, so that no death goes unseen.
     let exceptions = guests.events.bind_virq(Virq::DomExc);
