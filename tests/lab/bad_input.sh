@@ -1,5 +1,6 @@
 # A command line or a memory that the image cannot run with is named.
-# lab: --store stubdom --memory 8 --maxmem 16 --timeout 900
+# lab: --store stubdom --memory 8 --maxmem 16 --no-linux --timeout 900
+# xen: 4.17 4.20
 . /lab/lib.sh
 
 # stops NAME TEXT SETTING...: a domain with these settings says that and ends.
@@ -16,4 +17,5 @@ stops() {
 say "images that cannot run"
 stops little-memory "too few" "memory=2" "maxmem=2"
 stops bad-events 'events wants fifo or 2l, not "3l"' 'extra="events=3l"'
+stops not-text 'not text: caf\xe9' "extra=\"$(printf 'caf\351')\""
 stops no-event "event wants a port number, and nothing follows it" 'extra="--event"'

@@ -1,5 +1,6 @@
 # Guests that come and go leave the store's memory as it was.
-# lab: --store stubdom --memory 8 --maxmem 16 --timeout 900
+# lab: --store stubdom --memory 8 --maxmem 16 --no-linux --timeout 900
+# xen: 4.17 4.20
 . /lab/lib.sh
 
 round() {
@@ -24,12 +25,15 @@ told() {
 }
 eventually 60 told "$id"
 before=$(store_heap "$id")
-say "$before bytes are in use; twenty more rounds"
-for number in $(seq 20); do
+# What a guest costs depends on us; on another Xen its end is to be seen, not each byte of it.
+rounds=20
+[ "$XEN" = 4.17 ] || rounds=8
+say "$before bytes are in use; $rounds more rounds"
+for number in $(seq "$rounds"); do
     round "$number"
 done
 eventually 60 told "$id"
 after=$(store_heap "$id")
 say "$after bytes are in use"
-[ "$after" -le $((before + 1024)) ] ||
-    fail "twenty guests that are gone cost $((after - before)) bytes"
+[ "$after" -le $((before + 50 * rounds)) ] ||
+    fail "$rounds guests that are gone cost $((after - before)) bytes"

@@ -1,5 +1,6 @@
 # A crash says where it happened and leaves the domain to be looked at.
-# lab: --store c --timeout 400
+# lab: --store c --no-linux --timeout 400
+# xen: 4.17 4.20
 . /lab/lib.sh
 
 crash() {

@@ -1,5 +1,6 @@
 # In its other role the image is a domain among others, under the C xenstored.
-# lab: --store c --timeout 400
+# lab: --store c --no-linux --timeout 400
+# xen: 4.17 4.20
 . /lab/lib.sh
 
 expect "xl creates it" xl create -q /etc/xen/stubdom.cfg

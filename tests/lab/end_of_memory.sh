@@ -1,5 +1,6 @@
 # The store grows to its maximum, then refuses to grow more, and goes on with everything else.
-# lab: --store stubdom --memory 4 --maxmem 6 --timeout 900
+# lab: --store stubdom --memory 4 --maxmem 6 --no-linux --timeout 900
+# xen: 4.17 4.20
 . /lab/lib.sh
 
 value=$(head -c 1900 /dev/zero | tr '\0' v)

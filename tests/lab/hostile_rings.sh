@@ -1,5 +1,5 @@
 # A guest that breaks the ring's rules is told so and no more, and leaves nothing behind.
-# lab: --store stubdom --memory 8 --maxmem 16 --timeout 900
+# lab: --store stubdom --memory 8 --maxmem 16 --no-linux --timeout 900
 . /lab/lib.sh
 . /lab/remains.sh
 

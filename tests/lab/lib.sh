@@ -122,7 +122,7 @@ ready() {
 }
 
 # in_guest NAME COMMAND...: a Linux guest runs this in its shell; prints what it printed
-# (2,000 bytes at most) and ends with its status. The guest's init tells how that works.
+# (2,000 characters at most) and ends with its status. The guest's init tells how that works.
 in_guest() {
     local data line number result until
     data=/local/domain/$(domid "$1")/data

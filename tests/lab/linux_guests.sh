@@ -1,5 +1,6 @@
 # Stock Linux guests, started at once, live with the store and leave nothing behind.
-# lab: --store stubdom --memory 8 --maxmem 16 --timeout 900
+# lab: --store stubdom --memory 8 --maxmem 16 --param events=fifo --timeout 900
+# xen: 4.17 4.20
 . /lab/lib.sh
 
 : "${GUESTS:=g1 g2 g3}"

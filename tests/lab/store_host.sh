@@ -1,5 +1,6 @@
 # Debian's own init script brings up a host whose Xenstore is the stub.
-# lab: --store none --timeout 400
+# lab: --store none --no-linux --timeout 400
+# xen: 4.17 4.20
 . /lab/lib.sh
 
 mkdir -p /etc/default /usr/local/sbin

@@ -1,6 +1,12 @@
 # Xen's own command line tools find in the stub the Xenstore they know.
-# lab: --store stubdom --memory 8 --timeout 400
+# lab: --store stubdom --memory 8 --no-linux --timeout 400
+# xen: 4.17 4.20
 . /lab/lib.sh
+
+# offered BACKEND: the device waits for its other side (XenbusStateInitWait).
+offered() {
+    [ "$(xenstore-read "$1/state")" = 2 ]
+}
 
 say "the host came up"
 equal "dom0 has its name" Domain-0 xenstore-read /local/domain/0/name
@@ -11,6 +17,16 @@ if [ "$STORE" = stubdom ]; then
     [ "$store" -gt 0 ] || fail "/tool/xenstored/domid is '$store'"
     equal "the store's domain is named" Xenstore xenstore-read "/local/domain/$store/name"
     listed Xenstore || fail "xl list does not show the store's domain"
+    [ -n "$PARAM" ] || expect "it uses the better events" printed "$store" "Fifo events"
+    case $XEN in
+    4.17) version=0x15 ;;
+    4.20) version=0x17 ;;
+    esac
+    expect "it asks Xen after domains as Xen $XEN wants to be asked" \
+        printed "$store" "XEN_DOMCTL_getdomaininfo of interface version $version"
+    # Xen 4.19 and later give the store's domain a folder of dom0's; a daemon offers it, over nodes
+    # and watches that init-xenstore-domain, libxl and it are served with by then.
+    [ "$XEN" = 4.17 ] || eventually 60 offered "/local/domain/0/backend/xen_9pfs/$store/0"
 fi
 
 say "reading and writing"

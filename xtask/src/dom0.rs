@@ -69,6 +69,8 @@ pub(crate) struct Contents<'a> {
     pub(crate) script: &'a [u8],
     /// `NAME='value'` lines that the init reads.
     pub(crate) config: &'a str,
+    /// Whether the stock Linux guest is there for xl to start.
+    pub(crate) linux: bool,
     /// Files of this machine for `/lab/with`, with the libraries they need.
     pub(crate) with: &'a [PathBuf],
 }
@@ -94,23 +96,26 @@ pub(crate) fn write(
     folder(&mut dom0, "/lab", &ws.file("tests/lab"))?;
     folder(&mut dom0, "/etc/xen", &ws.file("tests/xl-configs"))?;
 
-    kernels(&mut dom0, ws, tree)?;
+    images(&mut dom0, ws)?;
+    if contents.linux {
+        dom0.copy("/boot/linux", &tree.linux())?;
+        dom0.file("/boot/guest.img", &linux_guest(tree)?)?;
+    }
     modules(&mut dom0, tree)?;
     programs(&mut dom0, tree, contents.with)?;
     dom0.finish()?.flush()?;
     Ok(())
 }
 
-/// What xl can start, in `/boot`.
-fn kernels<W: Write>(dom0: &mut Archive<W>, ws: &Workspace, tree: &Tree) -> Result<()> {
+/// Those of our images that are built, in `/boot`.
+fn images<W: Write>(dom0: &mut Archive<W>, ws: &Workspace) -> Result<()> {
     for image in ["stubdom", "guest"] {
         let built = ws.image(image);
         if built.exists() {
             dom0.copy(&format!("/boot/{image}"), &built)?;
         }
     }
-    dom0.copy("/boot/linux", &tree.linux())?;
-    dom0.file("/boot/guest.img", &linux_guest(tree)?)
+    Ok(())
 }
 
 fn modules<W: Write>(dom0: &mut Archive<W>, tree: &Tree) -> Result<()> {

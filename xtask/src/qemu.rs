@@ -46,14 +46,16 @@ pub(crate) enum Clock {
 pub(crate) struct Machine {
     /// Memory in MiB.
     pub(crate) ram: u32,
+    /// Of these, dom0's.
+    pub(crate) dom0: u32,
     pub(crate) accel: Accelerator,
     pub(crate) clock: Clock,
     /// Whether our standard input is dom0's console.
     pub(crate) shell: bool,
 }
 
-const XEN: &str = "console=com1 com1=115200,8n1 dom0_mem=640M,max:640M loglvl=all \
-                   guest_loglvl=all conring_size=512k";
+const XEN: &str = "console=com1 com1=115200,8n1 loglvl=all guest_loglvl=all conring_size=512k";
+
 /// Without the self-tests of its cryptography and the search of its page tables for what is both
 /// writable and executable: together they are a quarter of dom0's boot.
 const LINUX: &str = "console=hvc0 root=/dev/ram0 panic=1 quiet loglevel=4 cryptomgr.notests \
@@ -87,7 +89,12 @@ impl Machine {
             .args(["-L".into(), tree.file("usr/share/seabios")])
             .args(["-nodefaults", "-display", "none", "-no-reboot", "-smp", "1"])
             .args(["-m", &self.ram.to_string()])
-            .args(["-kernel", "xen", "-append", XEN])
+            .args([
+                "-kernel",
+                "xen",
+                "-append",
+                &format!("{XEN} dom0_mem={0}M,max:{0}M", self.dom0),
+            ])
             .args(["-initrd", &format!("linux {LINUX},dom0.img")])
             .args(self.processor())
             .args(self.serial_ports())
