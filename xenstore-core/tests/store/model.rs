@@ -40,6 +40,8 @@ struct Model {
     lives: BTreeMap<u16, u32>,
     last_life: u32,
     introduced: BTreeSet<u16>,
+    /// Those the store has heard of, whose end therefore means something.
+    known: BTreeSet<u16>,
     /// Those whose shutdown was told.
     shut_down: BTreeSet<u16>,
     targets: BTreeMap<u16, (u16, u32)>,
@@ -69,6 +71,7 @@ impl Model {
             lives: BTreeMap::from([(0, 0)]),
             last_life: 0,
             introduced: BTreeSet::from([0]),
+            known: BTreeSet::from([0]),
             shut_down: BTreeSet::new(),
             targets: BTreeMap::new(),
             features: BTreeMap::new(),
@@ -144,6 +147,10 @@ impl Model {
         if let Some(error) = refused_unread(&op, limits) {
             let got = self.ask(by, kind, id, &payload)?;
             return self.compare(&got, &Err(error), &Told::new(), &what);
+        }
+        if let Op::SetPerms(entries) = &op {
+            let named = entries.iter().map(|entry| entry.domain);
+            self.known.extend(named.filter(|domain| self.lives.contains_key(domain)));
         }
         let around = Around { caller, limits, lives: &self.lives, counts_nodes: open.is_none() };
         if let Some(open) = open {

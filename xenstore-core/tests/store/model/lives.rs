@@ -85,6 +85,7 @@ impl Model {
         if !self.lives.contains_key(&guest) {
             answer = Err("EINVAL");
         } else if self.introduced.insert(guest) {
+            self.known.insert(guest);
             self.announce("@introduceDomain", None, &mut told);
             self.announce("@introduceDomain", Some(guest), &mut told);
         } else {
@@ -106,7 +107,7 @@ impl Model {
         self.features.remove(&guest);
         self.limits.remove(&guest);
         self.shut_down.remove(&guest);
-        self.epoch += 1;
+        self.epoch += u32::from(self.known.remove(&guest));
         let before = self.tree.clone();
         let touched = reference::bury(&mut self.tree, dead);
         // Who has its rights hears what becomes of its nodes, and then has them no more.
@@ -147,6 +148,7 @@ impl Model {
 
     pub(super) fn set_features(&mut self, of: u16, features: u32) -> Checked {
         let exists = self.lives.contains_key(&of);
+        self.known.extend(Some(of).filter(|_| exists));
         let answer = match features {
             _ if !exists => Err("ENOENT"),
             _ if self.introduced.contains(&of) => Err("EBUSY"),
@@ -177,6 +179,7 @@ impl Model {
         }
         let exists = self.lives.contains_key(&of);
         if exists {
+            self.known.insert(of);
             let limits = self.limits.entry(of).or_default();
             let place = match quota {
                 Quota::Nodes => &mut limits.nodes,
