@@ -7,6 +7,11 @@
 //! | `measure` | as above, and measures the store when `data/measure` asks for it |
 //! | `ACT [then=END]` | an act of [`hostile`], which may end in `crash` or `poweroff` |
 //!
+//! One word makes another guest of it, which says nothing by itself:
+//!
+//! | `relay` | moves bytes between its console and its Xenstore ring, as [`relay`] tells |
+//! | --- | --- |
+//!
 //! What it sees goes to port 0xe9 and its console, each line with `guest:` in front.
 #![no_std]
 #![no_main]
@@ -18,6 +23,7 @@ mod honest;
 mod hostile;
 mod noise;
 mod polite;
+mod relay;
 mod ring;
 
 use core::time::Duration;
@@ -44,6 +50,7 @@ fn main(boot: &'static BootInfo) -> ! {
     match act {
         None => polite::run(&platform),
         Some("measure") => honest::run(&platform),
+        Some("relay") => relay::run(&platform),
         Some(act) => hostile::run(&platform, act, then),
     }
 }

@@ -6,6 +6,7 @@
 //! what is written there as its own line, if told to print guests' lines at all.
 
 use core::fmt::{self, Write};
+use core::sync::atomic::{Ordering, fence};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use spin::Mutex;
@@ -70,7 +71,22 @@ impl<P: Shared> Console<P> {
     /// Copies input that waits; tells how many bytes. Input that its writer counted
     /// impossibly is no input.
     pub fn read(&mut self, bytes: &mut [u8]) -> usize {
-        let count = self.input.read(Region::of(&self.page), bytes).unwrap_or(0);
+        let region = Region::of(&self.page);
+        let count = self.input.read(region, bytes).unwrap_or(0);
+        // A writer that finds the ring full waits for an event, and for none else: it looks
+        // before it sleeps, as this end looks again after its index is out.
+        fence(Ordering::SeqCst);
+        let left = self.input.available(region).unwrap_or(0);
+        if count > 0 && left + count >= IN.size() {
+            self.notify();
+        }
+        count
+    }
+
+    /// Writes what fits, as it is; tells how many bytes. For a writer that would rather wait for
+    /// an event at the console's port than lose a byte.
+    pub fn send(&mut self, bytes: &[u8]) -> usize {
+        let count = self.output.write(Region::of(&self.page), bytes).unwrap_or(0);
         if count > 0 {
             self.notify();
         }
@@ -156,6 +172,11 @@ pub fn attach(console: Console) {
     *CONSOLE.lock() = Some(console);
 }
 
+/// Takes the console ring back from the log, which goes to port 0xe9 alone from here on.
+pub fn detach() -> Option<Console> {
+    CONSOLE.lock().take()
+}
+
 /// Copies input of the attached console; tells how many bytes, 0 without one.
 pub fn read(bytes: &mut [u8]) -> usize {
     CONSOLE.lock().as_mut().map_or(0, |console| console.read(bytes))
@@ -211,7 +232,6 @@ impl Log for Sink {
 #[cfg(test)]
 mod tests {
     use core::cell::RefCell;
-    use core::sync::atomic::Ordering;
     use std::rc::Rc;
 
     use super::*;
@@ -281,10 +301,26 @@ mod tests {
     fn input_is_read() {
         let (mut console, sent) = console();
         let region = Region::of(&console.page);
-        Writer::attach(IN, region).write(region, b"help\n").unwrap();
+        let mut writer = Writer::attach(IN, region);
+        writer.write(region, b"help\n").unwrap();
         let mut bytes = [0; 16];
         let count = console.read(&mut bytes);
-        assert_eq!((&bytes[..count], *sent.borrow()), (&b"help\n"[..], 1));
+        assert_eq!(&bytes[..count], b"help\n");
+        assert_eq!(*sent.borrow(), 0, "nobody waits for room in a ring that was not full");
+        let region = Region::of(&console.page);
+        assert_eq!(writer.write(region, &[b'x'; 2000]), Ok(1024));
+        assert_eq!((console.read(&mut bytes), *sent.borrow()), (16, 1));
+        assert_eq!((console.read(&mut bytes), *sent.borrow()), (16, 1));
+    }
+
+    #[test]
+    fn what_is_sent_is_sent_as_it_is_or_stays_with_its_sender() {
+        let (mut console, sent) = console();
+        assert_eq!(console.send(b"one\ntwo"), 7);
+        assert_eq!(drain(&console), "one\ntwo");
+        assert_eq!(console.send(&[b'x'; 3000]), 2048, "what fits");
+        assert_eq!((console.send(b"more"), console.dropped), (0, 0));
+        assert_eq!(*sent.borrow(), 2, "an event for each time that something went out");
     }
 
     #[test]

@@ -18,8 +18,10 @@ use crate::page::Shared;
 /// Bytes in each direction's ring, `XENSTORE_RING_SIZE`.
 pub const RING_SIZE: usize = 1024;
 
-const REQUESTS: Half = Half::new(0, 1024, 2052, 2048);
-const RESPONSES: Half = Half::new(1024, 1024, 2060, 2056);
+/// Where requests travel.
+pub const REQUESTS: Half = Half::new(0, 1024, 2052, 2048);
+/// Where answers and events travel.
+pub const RESPONSES: Half = Half::new(1024, 1024, 2060, 2056);
 const SERVER_FEATURES: usize = 2064;
 const CONNECTION: usize = 2068;
 const ERROR: usize = 2072;
