@@ -2,7 +2,9 @@
 //! protocol.
 //!
 //! [`script`] knows the language and executes nothing. [`runner`] holds a conversation in a
-//! [`World`](world::World), such as the one in memory of the store's own tests.
+//! [`World`](world::World): in memory for the tests of the store itself, and over the rings of a
+//! Xen host by the program `converse`, which holds the same files with the image and, to keep them
+//! honest, with Xen's own stores.
 
 extern crate alloc;
 

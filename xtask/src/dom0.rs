@@ -94,6 +94,7 @@ pub(crate) fn write(
     dom0.file("/lab/config", contents.config.as_bytes())?;
     dom0.file("/lab/script", contents.script)?;
     folder(&mut dom0, "/lab", &ws.file("tests/lab"))?;
+    folder(&mut dom0, "/lab/conversations", &ws.file("tests/conversations"))?;
     folder(&mut dom0, "/etc/xen", &ws.file("tests/xl-configs"))?;
 
     images(&mut dom0, ws)?;
@@ -102,7 +103,7 @@ pub(crate) fn write(
         dom0.file("/boot/guest.img", &linux_guest(tree)?)?;
     }
     modules(&mut dom0, tree)?;
-    programs(&mut dom0, tree, contents.with)?;
+    programs(&mut dom0, ws, tree, contents.with)?;
     dom0.finish()?.flush()?;
     Ok(())
 }
@@ -128,7 +129,12 @@ fn modules<W: Write>(dom0: &mut Archive<W>, tree: &Tree) -> Result<()> {
 }
 
 /// Everything that runs in dom0; `with` comes from this machine.
-fn programs<W: Write>(dom0: &mut Archive<W>, tree: &Tree, with: &[PathBuf]) -> Result<()> {
+fn programs<W: Write>(
+    dom0: &mut Archive<W>,
+    ws: &Workspace,
+    tree: &Tree,
+    with: &[PathBuf],
+) -> Result<()> {
     let mut programs = Programs::default();
     busybox(dom0, tree)?;
     dom0.link("/bin/sh", "dash")?;
@@ -137,6 +143,10 @@ fn programs<W: Write>(dom0: &mut Archive<W>, tree: &Tree, with: &[PathBuf]) -> R
     }
     for path in FILES {
         programs.add(dom0, tree, path, &tree.known(path)?)?;
+    }
+    let converse = ws.built("converse");
+    if converse.exists() {
+        programs.add(dom0, tree, "/usr/bin/converse", &converse)?;
     }
     for path in with {
         let name = path.file_name().and_then(|name| name.to_str()).context("a file to take")?;
