@@ -24,7 +24,7 @@ const REQUESTS_MAX: usize = 4096;
 
 /// The most work that such a record may be, in levels of paths and names in listings: a listing of a
 /// thousand names that were all made anew costs as much as hundreds of other requests.
-const STEPS_MAX: usize = 65_536;
+const STEPS_MAX: usize = 32_768;
 
 /// Who makes a request.
 #[derive(Clone, Copy, Debug)]
