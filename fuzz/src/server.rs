@@ -13,7 +13,9 @@ use conversations::world::{Open, PAYLOAD_MAX};
 use crate::steps::{DOMAINS, Deed, Step, Transaction};
 use crate::world::{CUTS, TOOLSTACK, World};
 
+const CONTROL: u32 = 0;
 const TRANSACTION_START: u32 = 6;
+const GET_QUOTA: u32 = 25;
 
 /// Holds the conversation, and panics where the server breaks a promise.
 ///
@@ -127,12 +129,46 @@ impl Scene {
         }
     }
 
+    /// Whether a guest is served and within its quota of memory, by what the store says of it.
+    fn has_room(&mut self, domain: u16) -> bool {
+        let ring = self.world.ring(domain);
+        if ring.conn.is_none() || ring.ended {
+            return false;
+        }
+        let ask = |scene: &mut Self, kind, payload: String| {
+            scene.request(TOOLSTACK, kind, Transaction::Number(0), payload.as_bytes());
+            scene.must(World::settle);
+            let answers = scene.world.ring(TOOLSTACK).mailbox.inbox.drain(..);
+            let answer = answers.filter(|frame| frame.kind == kind).last();
+            answer.map(|frame| String::from_utf8_lossy(&frame.payload).into_owned())
+        };
+        let limit = ask(self, GET_QUOTA, format!("{domain}\0memory\0"));
+        let limit = limit.and_then(|text| text.trim_end_matches('\0').parse::<usize>().ok());
+        let used = ask(self, CONTROL, format!("quota\0{domain}\0"));
+        let used = used.and_then(|text| {
+            let line = text.lines().find(|line| line.starts_with("memory "))?;
+            line.split_once(':')?.1.split_whitespace().next()?.parse::<usize>().ok()
+        });
+        limit.zip(used).is_some_and(|(limit, used)| limit == 0 || used <= limit)
+    }
+
     fn end(&mut self) {
         self.world.outside.memory_is_low = false;
         // A frame that was begun would swallow what comes now.
         self.world.reconnect(TOOLSTACK);
         for domain in 0..DOMAINS {
             self.must(|world| world.read_again(domain));
+        }
+        // Who was beyond its memory, and is not any more, must have been looked at.
+        for domain in 1..DOMAINS {
+            let home = format!("/local/domain/{domain}\0");
+            self.request(TOOLSTACK, 13, Transaction::Number(0), home.as_bytes());
+        }
+        self.settle();
+        for domain in 1..DOMAINS {
+            if self.has_room(domain) {
+                assert!(self.world.ring(domain).input.is_empty(), "{domain} was forgotten");
+            }
         }
         for domain in 1..DOMAINS {
             let unlimited = format!("{domain}\0memory\x000\0");

@@ -1,5 +1,6 @@
 //! A host in memory: domains as Xen would know them, rings without end, one store.
 
+use core::mem::take;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use conversations::world::{
@@ -87,6 +88,9 @@ pub(crate) struct Ring {
     pub input: VecDeque<u8>,
     pub mailbox: Mailbox,
     pub ledger: Ledger,
+    /// The guest sent something and said so. Nobody looks at the ring for any other reason, unless
+    /// the store itself asks for it.
+    notified: bool,
     /// The guest does not read: not a byte fits.
     pub stopped: bool,
     /// Nobody serves the ring until it is introduced again.
@@ -249,12 +253,15 @@ impl World {
         let ring = self.ring(domain);
         ring.input.extend(bytes);
         ring.ledger.send(bytes);
+        ring.notified = true;
     }
 
     /// Serves every ring until nothing moves any more, as the image's main loop does.
     pub(crate) fn settle(&mut self) -> Result<(), String> {
-        let domains: Vec<u16> = self.outside.rings.keys().copied().collect();
-        for domain in domains {
+        let rings = self.outside.rings.iter_mut();
+        let notified =
+            rings.filter_map(|(domain, ring)| take(&mut ring.notified).then_some(*domain));
+        for domain in notified.collect::<Vec<_>>() {
             self.serve(domain)?;
         }
         let mut rounds = 0_u32;
