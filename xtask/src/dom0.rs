@@ -213,13 +213,26 @@ fn busybox<W: Write>(archive: &mut Archive<W>, tree: &Tree) -> Result<()> {
     archive.copy("/bin/busybox", &tree.known("/bin/busybox")?)
 }
 
-/// Everything of Xen's that dom0 may run: its folder of tools and the Xenstore commands.
+/// Everything of Xen's that dom0 may run: its folder of tools, the Xenstore commands, and what
+/// oxenstored loads since Xen 4.20.
 fn tools(tree: &Tree) -> Result<Vec<PathBuf>> {
-    let mut found: Vec<_> =
-        fs::read_dir(tree.xen_tools())?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
-    found.retain(|path| path.is_file());
+    let plugins = tree.xen_tools().with_file_name("ocaml").join("xsd_glue/xenctrl_plugin");
+    let mut found = files(tree.xen_tools())?;
+    if plugins.exists() {
+        found.extend(files(&plugins)?);
+    }
     found.extend(xenstore_commands(tree)?);
     found.sort();
+    Ok(found)
+}
+
+/// The files of a folder.
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("no {}", folder.display()))? {
+        found.push(entry?.path());
+    }
+    found.retain(|path| path.is_file());
     Ok(found)
 }
 
@@ -231,13 +244,9 @@ fn xenstore_commands(tree: &Tree) -> Result<Vec<PathBuf>> {
 
 /// Adds the files of a folder of the checkout.
 fn folder<W: Write>(archive: &mut Archive<W>, path: &str, source: &Path) -> Result<()> {
-    for entry in fs::read_dir(source).with_context(|| format!("no {}", source.display()))? {
-        let file = entry?.path();
-        if let Some(name) =
-            file.file_name().and_then(|name| name.to_str()).filter(|_| file.is_file())
-        {
-            archive.copy(&format!("{path}/{name}"), &file)?;
-        }
+    for file in files(source)? {
+        let name = file.file_name().and_then(|name| name.to_str()).context("a name in UTF-8")?;
+        archive.copy(&format!("{path}/{name}"), &file)?;
     }
     Ok(())
 }
