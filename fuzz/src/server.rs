@@ -139,7 +139,7 @@ impl Scene {
             scene.request(TOOLSTACK, kind, Transaction::Number(0), payload.as_bytes());
             scene.must(World::settle);
             let answers = scene.world.ring(TOOLSTACK).mailbox.inbox.drain(..);
-            let answer = answers.filter(|frame| frame.kind == kind).last();
+            let answer = answers.filter(|frame| frame.kind == kind).next_back();
             answer.map(|frame| String::from_utf8_lossy(&frame.payload).into_owned())
         };
         let limit = ask(self, GET_QUOTA, format!("{domain}\0memory\0"));

@@ -157,7 +157,7 @@ fn cargo(ws: &Workspace, words: &[&str]) -> Command {
     let mut cargo = ws.cargo();
     cargo
         .args(words)
-        .args(["--release", "--locked", "--manifest-path", "fuzz/Cargo.toml"])
+        .args(["--release", "--manifest-path", "fuzz/Cargo.toml"])
         .args(["--target", PLATFORM, "--target-dir"])
         .arg(ws.fuzz())
         .env("RUSTFLAGS", INSTRUMENTED)
