@@ -138,8 +138,8 @@ impl Scene {
         let ask = |scene: &mut Self, kind, payload: String| {
             scene.request(TOOLSTACK, kind, Transaction::Number(0), payload.as_bytes());
             scene.must(World::settle);
-            let answers = scene.world.ring(TOOLSTACK).mailbox.inbox.drain(..);
-            let answer = answers.filter(|frame| frame.kind == kind).next_back();
+            let mut answers = scene.world.ring(TOOLSTACK).mailbox.inbox.drain(..);
+            let answer = answers.rfind(|frame| frame.kind == kind);
             answer.map(|frame| String::from_utf8_lossy(&frame.payload).into_owned())
         };
         let limit = ask(self, GET_QUOTA, format!("{domain}\0memory\0"));
