@@ -238,9 +238,23 @@ impl Guest {
         self.say(&format!("word {REQ_PROD} {prod}\nkick\n"))
     }
 
-    /// Asks for a fresh connection.
-    pub(crate) fn ask_reconnect(&mut self) -> Result<(), String> {
-        self.say(&format!("word {CONNECTION} 1\nkick\n"))
+    /// Asks for a fresh connection; says whether it has one when the store has looked.
+    pub(crate) fn reconnect(
+        &mut self,
+        mailbox: &mut Mailbox,
+        toolstack: &mut Toolstack,
+    ) -> Result<bool, String> {
+        self.pause(mailbox)?;
+        self.say(&format!("word {CONNECTION} 1\nkick\n"))?;
+        self.ask(mailbox)?;
+        toolstack.barrier()?;
+        let is_fresh = self.ask(mailbox)?.connection == 0;
+        if is_fresh {
+            self.begin()?
+        } else {
+            self.go_on()?
+        }
+        Ok(is_fresh)
     }
 
     /// Shuts the domain down and waits until Xen says so.

@@ -19,10 +19,20 @@ use crate::scene::Scene;
 /// Where xenconsoled writes what the store's domain prints.
 const STORE_CONSOLE: &str = "/var/log/xen/console/guest-Xenstore.log";
 
+/// What a store makes of a guest that was released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Releases {
+    /// It can be introduced again, as a new one.
+    UntilIntroduced,
+    /// It stays out; but a guest that stays in can ask for a fresh connection.
+    ForGood,
+}
+
 /// The host, and who takes part in the conversation at hand.
 #[derive(Debug)]
 pub(crate) struct XenHost {
     door: Door,
+    releases: Releases,
     toolstack: Toolstack,
     scene: Scene,
     numbers: Numbers,
@@ -44,10 +54,11 @@ pub(crate) struct XenHost {
 
 impl XenHost {
     /// Takes note of the host as it is. `store` is the store's domain, if it is one.
-    pub(crate) fn new(door: Door, store: Option<u16>) -> Result<Self, String> {
+    pub(crate) fn new(door: Door, releases: Releases, store: Option<u16>) -> Result<Self, String> {
         let mut toolstack = Toolstack::open(door)?;
         Ok(Self {
             door,
+            releases,
             scene: Scene::note(&mut toolstack)?,
             toolstack,
             numbers: Numbers::new(store),
@@ -100,10 +111,17 @@ impl XenHost {
 
     /// Takes a guest out of the conversation.
     fn retire(&mut self, mut guest: Guest, went_well: bool) -> Result<(), String> {
-        if guest.life == Life::Down || !went_well {
+        let stays_out = self.releases == Releases::ForGood && !guest.is_introduced;
+        if guest.life == Life::Down || stays_out || !went_well {
             return guest.destroy();
         }
-        if guest.is_introduced {
+        if self.releases == Releases::ForGood {
+            guest.rewind()?;
+            let mut mailbox = Mailbox::default();
+            if !guest.reconnect(&mut mailbox, &mut self.toolstack)? {
+                return guest.destroy();
+            }
+        } else if guest.is_introduced {
             self.toolstack.ask(RELEASE, &[guest.address.domid.to_string().as_bytes()])?;
             guest.is_introduced = false;
         }
@@ -311,17 +329,13 @@ impl World for XenHost {
 
     fn reconnect(&mut self, domain: u16) -> Result<(), String> {
         self.barrier()?;
-        let (guest, mailbox) = self.guest(domain)?;
-        guest.pause(mailbox)?;
-        guest.ask_reconnect()?;
-        guest.ask(mailbox)?;
-        self.barrier()?;
-        let (guest, mailbox) = self.guest(domain)?;
-        if guest.ask(mailbox)?.connection != 0 {
-            return guest.go_on();
+        let guest = self.guests.get_mut(&domain).filter(|guest| guest.life == Life::Up);
+        let guest = guest.ok_or_else(|| format!("dom{domain} does not run"))?;
+        let mailbox = self.mailboxes.entry(domain).or_default();
+        if guest.reconnect(mailbox, &mut self.toolstack)? {
+            mailbox.cut_off();
         }
-        mailbox.cut_off();
-        guest.begin()
+        Ok(())
     }
 
     fn create(&mut self, domain: u16) -> Result<(), String> {

@@ -18,6 +18,7 @@ mod numbers;
 mod scene;
 
 use core::fmt::Write as _;
+use core::time::Duration;
 use std::env;
 use std::fs;
 use std::path::Path;
@@ -28,10 +29,13 @@ use conversations::runner::{self, Outcome};
 use conversations::script::{self, Case, Peer, Script};
 
 use connection::Door;
-use host::XenHost;
+use host::{Releases, XenHost};
 
 /// After so many failures the rest says nothing new.
 const ENOUGH: u32 = 25;
+
+/// A case that takes longer is named with its time.
+const LONG: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     match run() {
@@ -91,7 +95,11 @@ fn run() -> Result<u32, String> {
         None => (Door::Kernel, Some(store_domain()?)),
         Some(_) => (Door::Socket, None),
     };
-    let mut host = XenHost::new(door, store)?;
+    let releases = match wish.peer {
+        Some(Peer::Ocaml) => Releases::ForGood,
+        _ => Releases::UntilIntroduced,
+    };
+    let mut host = XenHost::new(door, releases, store)?;
     let mut counts = Counts::default();
     let mut went_well = true;
     for file in &wish.files {
@@ -129,7 +137,13 @@ fn hold(
 ) -> Result<bool, String> {
     host.begin(&script.opening, case, went_well)
         .map_err(|why| format!("{name}:{}: cannot prepare: {why}", case.number))?;
-    match runner::hold(host, &script.opening, case, wish.peer) {
+    let began = Instant::now();
+    let outcome = runner::hold(host, &script.opening, case, wish.peer);
+    let took = began.elapsed();
+    if took > LONG {
+        println!("{name}:{}: {:.1} s", case.number, took.as_secs_f32());
+    }
+    match outcome {
         Ok(Outcome::Held) => counts.held += 1,
         Ok(Outcome::UntilChoice { number, reason }) => {
             println!("{name}:{number}: another choice, held up to here: {reason}");

@@ -52,8 +52,10 @@ impl Scene {
             scene.values.insert(path, value.ok_or_else(|| format!("{path} is not there"))?);
         }
         for path in NODES.into_iter().chain(SPECIAL) {
-            let perms = toolstack.strings(GET_PERMS, &[path.as_bytes()])?;
-            scene.perms.insert(path, perms.ok_or_else(|| format!("{path} is not there"))?);
+            // Not every store tells those of a special name.
+            if let Some(perms) = toolstack.strings(GET_PERMS, &[path.as_bytes()])? {
+                scene.perms.insert(path, perms);
+            }
         }
         for command in LIMITS {
             scene.limits.insert(command, limits(toolstack, command)?);
