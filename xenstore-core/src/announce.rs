@@ -39,6 +39,8 @@ struct Heard {
     told: usize,
     /// The length of its own path.
     own: usize,
+    /// Of its token, see [`Watch::mark`].
+    mark: u32,
 }
 
 /// What decides who may know of a change.
@@ -168,7 +170,7 @@ impl Audience {
 
     /// Queues a watch's first event, which tells only its own path, to whoever registered it.
     pub(crate) fn greet(&mut self, watch: WatchId, path: &[u8]) {
-        let heard = Heard { conn: 0, order: 0, watch, told: path.len(), own: path.len() };
+        let heard = Heard { conn: 0, order: 0, watch, told: path.len(), own: path.len(), mark: 0 };
         self.queue(heard, path, &mut None);
     }
 
@@ -223,7 +225,8 @@ impl Audience {
         watches.along(bytes, |watch, own, level| {
             let Some(registered) = watches.watch(watch) else { return };
             let Watch { order, conn, .. } = *registered;
-            let full = Heard { conn, order, watch, told: bytes.len(), own };
+            let mark = registered.mark();
+            let full = Heard { conn, order, watch, told: bytes.len(), own, mark };
             let Some(depth) = registered.depth() else {
                 heard.push(full);
                 return;
@@ -298,7 +301,8 @@ impl Audience {
                 && wanted(registered.depth())
             {
                 let Watch { order, conn, .. } = *registered;
-                heard.push(Heard { conn, order, watch, told, own });
+                let mark = registered.mark();
+                heard.push(Heard { conn, order, watch, told, own, mark });
             }
         });
     }
@@ -334,16 +338,16 @@ impl Audience {
     fn put_in_order(&self, heard: &mut Vec<Heard>) {
         heard.sort_unstable_by_key(|heard| (heard.conn, heard.order, heard.told));
         if !heard.is_sorted_by(|a, b| a.conn < b.conn) {
-            let token = |heard: &Heard| self.watches.watch(heard.watch).map(Watch::token);
-            let implied = |heard: &Heard| self.watches.watch(heard.watch).map(Watch::implied);
-            heard.sort_by(|a, b| {
-                let spelled = |heard| (token(heard), implied(heard));
-                (a.conn, a.told).cmp(&(b.conn, b.told)).then_with(|| spelled(a).cmp(&spelled(b)))
+            let key = |heard: &Heard| (heard.conn, heard.told, heard.mark);
+            let spelled = |heard: &Heard| {
+                self.watches.watch(heard.watch).map(|watch| (watch.token(), watch.implied()))
+            };
+            heard.sort_unstable_by(|a, b| {
+                let by_token = key(a).cmp(&key(b)).then_with(|| spelled(a).cmp(&spelled(b)));
+                by_token.then(a.order.cmp(&b.order))
             });
             heard.dedup_by(|later, first| {
-                (later.conn, later.told) == (first.conn, first.told)
-                    && token(later) == token(first)
-                    && implied(later) == implied(first)
+                key(later) == key(first) && spelled(later) == spelled(first)
             });
             heard.sort_unstable_by_key(|heard| (heard.conn, heard.order, heard.told));
         }

@@ -53,11 +53,20 @@ impl Watch {
         self.token.bytes()
     }
 
+    /// Returns a number that is the same for equal tokens, and different for almost all others:
+    /// tokens of a thousand bytes that differ in the last are not compared byte by byte.
+    pub(crate) fn mark(&self) -> u32 {
+        match &self.token {
+            Token::Short { .. } => 0,
+            Token::Long { mark, .. } => *mark,
+        }
+    }
+
     /// Returns the token for who outlives the watch.
     pub(crate) fn shared_token(&self) -> Rc<[u8]> {
         match &self.token {
             Token::Short { .. } => self.token().into(),
-            Token::Long(token) => Rc::clone(token),
+            Token::Long { bytes, .. } => Rc::clone(bytes),
         }
     }
 
@@ -81,7 +90,7 @@ impl Watch {
 #[derive(Debug)]
 enum Token {
     Short { len: u8, bytes: [u8; Self::SHORT] },
-    Long(Rc<[u8]>),
+    Long { mark: u32, bytes: Rc<[u8]> },
 }
 
 impl Token {
@@ -94,16 +103,21 @@ impl Token {
                 start.copy_from_slice(token);
                 Self::Short { len, bytes }
             }
-            _ => Self::Long(token.into()),
+            _ => Self::Long { mark: mark(token), bytes: token.into() },
         }
     }
 
     fn bytes(&self) -> &[u8] {
         match self {
             Self::Short { len, bytes } => &bytes[..usize::from(*len)],
-            Self::Long(bytes) => bytes,
+            Self::Long { bytes, .. } => bytes,
         }
     }
+}
+
+/// FNV-1a.
+fn mark(token: &[u8]) -> u32 {
+    token.iter().fold(0x811c_9dc5, |mark, &byte| (mark ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 /// Every watch of every connection.

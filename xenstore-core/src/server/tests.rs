@@ -263,6 +263,30 @@ fn watches_with_one_token_are_told_as_one() {
 }
 
 #[test]
+fn long_tokens_are_told_apart_by_their_bytes() {
+    let mut lab = Lab::new(&[1]);
+    // FNV-1a, by which long tokens are compared first, has one value for two of these.
+    let mark = |token: &str| {
+        token
+            .bytes()
+            .fold(0x811c_9dc5_u32, |mark, byte| (mark ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+    };
+    let mut seen = BTreeMap::new();
+    let (one, other) = (0..1_000_000)
+        .map(|number: u64| number.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        .map(|number| format!("a token that is rather long: {number:016x}"))
+        .find_map(|token| seen.insert(mark(&token), token.clone()).map(|first| (first, token)))
+        .expect("a million tokens have at least two marks that agree");
+    for (path, token) in [("data/a", &one), ("data/a", &other), ("data", &one), ("data", &other)] {
+        lab.ask(1, Op::Watch, 0, &format!("{path}|{token}|"));
+    }
+    lab.read(1);
+    lab.ok(0, Op::Write, 0, "/local/domain/1/data/a|v");
+    let told = [format!("!data/a {one}"), format!("!data/a {other}")];
+    assert_eq!(lab.read(1), told, "each once, though two watches of each hear of it");
+}
+
+#[test]
 fn who_may_not_read_is_not_told() {
     let mut lab = Lab::new(&[1]);
     lab.ok(0, Op::Write, 0, "/secret/a|");
