@@ -78,6 +78,7 @@ as_remembered() {
 }
 
 STORE_ID=$(xenstore-read /tool/xenstored/domid)
-# By how many bytes the store's memory may differ after a guest has gone: tables that keep their
-# size, permission lists that are freed later.
-: "${HEAP_LEFT:=4096}"
+# By how many bytes the store's memory may differ, after however many guests, from what it was after
+# the first: tables that keep their size, permission lists that are freed later, and above all the
+# buffers for replies, of which the store keeps up to sixteen of 8 KiB for the next who needs one.
+: "${HEAP_LEFT:=65536}"

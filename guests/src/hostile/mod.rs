@@ -96,6 +96,9 @@ pub(crate) fn run(platform: &Platform, act: &str, then: Option<&str>) -> ! {
         }
         other => panic!("no act is called {other:?}"),
     }
+    if then.is_some() {
+        log::info!("guest: ends as asked");
+    }
     match then {
         Some("crash") => panic!("asked to by the command line"),
         Some("poweroff") => sched::shutdown(Reason::Poweroff),

@@ -1,6 +1,7 @@
 //! Acts that use up every quota, and go on.
 
 use alloc::format;
+use alloc::string::String;
 use alloc::vec;
 use core::fmt::Debug;
 
@@ -11,7 +12,7 @@ use xenstore_core::wire::{Error, Op};
 /// How often a thing is tried that must be refused some time.
 const TRIES: usize = 5000;
 
-/// The most bytes that a value of `data/size` may have: the node's own costs are in its quota, too.
+/// Bytes of each of the values that use up the memory.
 const VALUE: usize = 1900;
 
 /// Uses up the quotas one after the other, and tells of each how much was allowed and what was
@@ -29,20 +30,25 @@ pub(super) fn fill<T: Read<Error: Debug> + Write>(store: &mut Client<T>) {
         Ok(())
     });
     log::info!("guest: whose end is {end:?}");
-    until_refused("nodes", 1, |number| store.mkdir(&format!("data/n/{number}")));
+    until_refused("nodes", 1, |number| store.mkdir(&leaf(number)));
     until_refused("watches", 1, |number| store.watch("data/n", &format!("{number}")));
     for number in 1..900 {
-        store.write(&format!("data/n/{number}"), &[b'v'; VALUE]).expect("memory is left for it");
+        store.write(&leaf(number), &[b'v'; VALUE]).expect("memory is left for it");
     }
     let end = store.transact(|t| {
-        until_refused("bytes of memory in a transaction", 1, |number| {
-            t.write(&format!("data/n/{number}"), &[b'w'; VALUE])
+        until_refused("values in a transaction", 1, |number| {
+            t.write(&leaf(number), &[b'w'; VALUE])
         });
         Ok(())
     });
     log::info!("guest: whose end is {end:?}");
     until_refused("transactions", 1, |_| store.call(Op::TransactionStart, &[&[0]]).map(drop));
     log::info!("guest: has used up everything");
+}
+
+/// One of many nodes, of which no directory has more than a hundred: their names count as its size.
+fn leaf(number: usize) -> String {
+    format!("data/n/{}/{}", number / 100, number % 100)
 }
 
 /// Asks once more for what is refused by now.

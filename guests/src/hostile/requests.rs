@@ -78,9 +78,14 @@ pub(super) fn replay(attack: &mut Attack<'_>) {
         attack.press(&frame(Op::TransactionStart, 0, &[0]));
         id += 1;
         attack.press(&frame(Op::Write, id, b"data/word\0"));
+        let read = frame(Op::Read, id, b"data/word\0");
         let list = frame(Op::Directory, id, b"data/wide\0");
-        for _ in 0..5000 {
+        // As many requests, levels and names as a transaction may have.
+        for _ in 0..30 {
             attack.press(&list);
+        }
+        for _ in 0..4000 {
+            attack.press(&read);
         }
         attack.press(&frame(Op::Rm, 0, b"data/wide\0"));
         children().for_each(|child| attack.press(&frame(Op::Mkdir, 0, child.as_bytes())));
