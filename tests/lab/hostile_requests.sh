@@ -6,7 +6,8 @@
 
 beside nonsense
 beside abandon
-AFTER="guest: hears no more" beside "deaf=$HOME_OF_HONEST/data/word"
+# Each write is told to 128 watches, which is work of the writer's own making.
+AFTER="guest: hears no more" beside "deaf=$HOME_OF_HONEST/data/word" 300
 
 # used_up DOMID: the guest was allowed each quota to the full, and no more.
 used_up() {
