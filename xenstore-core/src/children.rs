@@ -96,7 +96,7 @@ impl<V: Clone> Children<V> {
     /// Returns the child of that name.
     #[inline]
     pub(crate) fn find(&self, name: Name<'_>, tails: &impl Tails<V>) -> Option<&V> {
-        if name.key.is_whole() { self.find_key(name.key) } else { self.find_long(name, tails) }
+        self.locate(name, tails).map(|(_, child)| child)
     }
 
     /// Returns the child of that name, and where it is.
@@ -156,37 +156,6 @@ impl<V: Clone> Children<V> {
                 Part::Inner(inner) => here = &mut own(inner)?.branches.get_mut(at)?.below,
             }
             rest >>= Spot::BITS;
-        }
-    }
-
-    /// As [`find`](Self::find), for a name that is all in its key.
-    fn find_key(&self, key: Key) -> Option<&V> {
-        let mut here = self;
-        loop {
-            match &here.part {
-                Part::Leaf(slots) => {
-                    let slot = slots.get(last_not_above(slots, key, |slot| slot.key))?;
-                    return (slot.key == key).then_some(&slot.child);
-                }
-                Part::Inner(inner) => {
-                    let at = last_not_above(&inner.branches, key, |branch| branch.first);
-                    here = &inner.branches.get(at)?.below;
-                }
-            }
-        }
-    }
-
-    /// As [`find`](Self::find), for a name that its key may not tell from others.
-    fn find_long(&self, name: Name<'_>, tails: &impl Tails<V>) -> Option<&V> {
-        let mut here = self;
-        loop {
-            match &here.part {
-                Part::Leaf(slots) => {
-                    let at = position(slots, name, tails).ok()?;
-                    return Some(&slots[at].child);
-                }
-                Part::Inner(inner) => here = &inner.branches[inner.branch_for(name, tails)].below,
-            }
         }
     }
 
