@@ -22,7 +22,8 @@
 //! xen printed WORDS
 //! given N...                        guests with a home directory, introduced
 //! for i in A..B  ...  end           the lines between, `{i}` replaced, B included
-//! @only ours: reason                the next line's expectation is this store's own choice
+//! @only ours: reason                the next line's expectation is this store's own choice; where
+//!                                   another store chooses otherwise, the case ends there
 //! differs SERVER: reason            right below `case:`, the whole case is not held against
 //!                                   SERVER (`c` or `ocaml`), because of the reason
 //! needs dom0's own ring: reason     there too; not held where dom0 speaks through its kernel

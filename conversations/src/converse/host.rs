@@ -13,7 +13,7 @@ use conversations::world::{ERROR, Field, HEADER_SIZE, Mailbox, Wanted, World};
 
 use crate::connection::{Connection, Door, PATIENCE, Toolstack};
 use crate::guest::{Guest, Life};
-use crate::numbers::{INTRODUCE, Numbers, RELEASE};
+use crate::numbers::{INTRODUCE, Numbers, RELEASE, SET_TARGET};
 use crate::scene::Scene;
 
 /// Where xenconsoled writes what the store's domain prints.
@@ -45,6 +45,8 @@ pub(crate) struct XenHost {
     idle: Vec<Guest>,
     /// Numbers of the conversation whose guests cannot be taken for another.
     doomed: BTreeSet<u16>,
+    /// The conversation gives a guest a target, which only a release takes away.
+    has_target: bool,
     created: u32,
     /// dom0's requests under way that change who is introduced: request id, kind, Xen's number.
     moves: Vec<(u32, u32, u16)>,
@@ -67,6 +69,7 @@ impl XenHost {
             guests: BTreeMap::new(),
             idle: Vec::new(),
             doomed: BTreeSet::new(),
+            has_target: false,
             created: 0,
             moves: Vec::new(),
             unsettled: false,
@@ -85,8 +88,9 @@ impl XenHost {
         self.mailboxes.clear();
         self.numbers.clear();
         self.moves.clear();
+        let can_serve_again = went_well && !(self.has_target && self.releases == Releases::ForGood);
         for (_, guest) in mem::take(&mut self.guests) {
-            self.retire(guest, went_well)?;
+            self.retire(guest, can_serve_again)?;
         }
         let wanted = opening.iter().chain(&case.lines).map(|line| match &line.step {
             Step::Given(domains) | Step::Creates(domains) => domains.len(),
@@ -98,6 +102,10 @@ impl XenHost {
             _ => &[],
         });
         self.doomed = ending.copied().collect();
+        self.has_target = case.lines.iter().any(|line| match &line.step {
+            Step::Request(request) => request.kind == SET_TARGET,
+            _ => false,
+        });
         while self.idle.len() < wanted {
             self.created += 1;
             let guest = Guest::create(self.created, &mut self.toolstack)?;
@@ -110,9 +118,9 @@ impl XenHost {
     }
 
     /// Takes a guest out of the conversation.
-    fn retire(&mut self, mut guest: Guest, went_well: bool) -> Result<(), String> {
+    fn retire(&mut self, mut guest: Guest, can_serve_again: bool) -> Result<(), String> {
         let stays_out = self.releases == Releases::ForGood && !guest.is_introduced;
-        if guest.life == Life::Down || stays_out || !went_well {
+        if guest.life == Life::Down || stays_out || !can_serve_again {
             return guest.destroy();
         }
         if self.releases == Releases::ForGood {
@@ -195,6 +203,15 @@ impl XenHost {
         }
     }
 
+    /// Prints where a guest's ring stands: for who wonders why nothing came.
+    fn show_ring(&mut self, domain: u16) -> Result<(), String> {
+        if let Ok((guest, mailbox)) = self.guest(domain) {
+            let words = guest.ask(mailbox)?;
+            println!("dom{domain} is domain {}: {words:?}", guest.address.domid);
+        }
+        Ok(())
+    }
+
     fn flush(&mut self) -> Result<(), String> {
         self.guests.values_mut().try_for_each(|guest| guest.flush().map(drop))
     }
@@ -265,6 +282,7 @@ impl World for XenHost {
         while !self.mailbox(domain).has(wanted) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || !self.receive(domain, left)? {
+                self.show_ring(domain)?;
                 break;
             }
         }

@@ -209,6 +209,8 @@ const CONTROL: u32 = 0;
 pub(crate) const INTRODUCE: u32 = 8;
 /// `XS_RELEASE`.
 pub(crate) const RELEASE: u32 = 9;
+/// `XS_SET_TARGET`.
+pub(crate) const SET_TARGET: u32 = 19;
 /// `XS_GET_PERMS`.
 const GET_PERMS: u32 = 3;
 
@@ -222,7 +224,7 @@ fn spelling(kind: u32, at: usize, count: usize) -> Option<Spelling> {
         // INTRODUCE to GET_DOMAIN_PATH, IS_DOMAIN_INTRODUCED, RESUME, GET_FEATURE, SET_FEATURE
         (8..=10 | 17 | 18 | 23 | 24, 0, _)
         // SET_TARGET
-        | (19, 0 | 1, _)
+        | (SET_TARGET, 0 | 1, _)
         // CONTROL quota DOMID, CONTROL quota refused DOMID
         | (CONTROL, 1, 2)
         | (CONTROL, 2, 3)

@@ -2,9 +2,13 @@
 
 use std::{fs, path::PathBuf};
 
+use conversations::runner::{self, Outcome};
 use conversations::script::{self, Peer};
 
-use crate::harness;
+use crate::harness::{
+    self,
+    world::{CUTS, World},
+};
 
 /// The files, one test each below.
 const FILES: [&str; 13] = [
@@ -150,4 +154,24 @@ fn a_case_says_where_it_is_not_held() {
     assert_eq!((one.host_only.as_deref(), one.number), (None, 1));
     assert_eq!((two.differs_for(Peer::C), two.number), (None, 5));
     assert_eq!(two.host_only.as_deref(), Some("no memory is short"));
+}
+
+#[test]
+fn another_stores_choice_ends_its_case() {
+    let text = "case: one\n@only ours: it is so\ndom0 READ /tool -> \"x\"\ndom0 READ / -> \"y\"\n\
+        case: two\n@only ours: it is so\ndom0 READ /tool -> \"\"\ndom0 READ / -> \"y\"\n\
+        case: three\n@only ours: it is so\ndom0 <- EVENT /tool t\ndom0 READ / -> \"y\"\n";
+    let script = script::parse(text).expect("a script");
+    let hold = |at: usize, peer| {
+        let mut world = World::new(CUTS[0]);
+        runner::hold(&mut world, &script.opening, &script.cases[at], peer)
+    };
+    let reason = "it is so".to_owned();
+    let ended = Ok(Outcome::UntilChoice { number: 3, reason: reason.clone() });
+    assert_eq!(hold(0, Some(Peer::C)), ended, "an answer that is not ours");
+    assert!(hold(0, None).is_err_and(|why| why.starts_with("3: ")), "it is ours: a failure");
+    let went_on = hold(1, Some(Peer::C)).expect_err("the same choice, and a failure after it");
+    assert!(went_on.starts_with("8: expected \"y\""), "{went_on}");
+    let ended = Ok(Outcome::UntilChoice { number: 11, reason });
+    assert_eq!(hold(2, Some(Peer::C)), ended, "an event that does not come");
 }
