@@ -4,7 +4,10 @@
 //! | words | what the guest does after it has said hello |
 //! | --- | --- |
 //! | (none) | waits for `control/shutdown` and obeys |
+//! | `watches` | as above, with seven watches more |
 //! | `measure` | as above, and measures the store when `data/measure` asks for it |
+//! | `meter` | measures how fast the store is, as [`meter`] tells |
+//! | `echo` | serves a ring of another guest's, as [`echo`] tells |
 //! | `ACT [then=END]` | an act of [`hostile`], which may end in `crash` or `poweroff` |
 //!
 //! One word makes another guest of it, which says nothing by itself:
@@ -19,8 +22,11 @@
 
 extern crate alloc;
 
+mod echo;
 mod honest;
 mod hostile;
+mod line;
+mod meter;
 mod noise;
 mod polite;
 mod relay;
@@ -48,8 +54,11 @@ fn main(boot: &'static BootInfo) -> ! {
     let platform = Platform::start(boot, &options);
     let _timer = platform.events.borrow_mut().bind_virq(Virq::Timer).expect("a timer");
     match act {
-        None => polite::run(&platform),
+        None => polite::run(&platform, 0),
+        Some("watches") => polite::run(&platform, 7),
         Some("measure") => honest::run(&platform),
+        Some("meter") => meter::run(&platform),
+        Some("echo") => echo::run(&platform),
         Some("relay") => relay::run(&platform),
         Some(act) => hostile::run(&platform, act, then),
     }
