@@ -3,30 +3,15 @@
 # xen: 4.17 4.20
 . /lab/lib.sh
 
-value=$(head -c 1900 /dev/zero | tr '\0' v)
-fill() {
-    nodes=
-    for number in $(seq 20); do
-        nodes="$nodes /fill/$1/$number $value"
-    done
-    # shellcheck disable=SC2086
-    timeout 60 xenstore-write $nodes 2>/tmp/refusal
-}
-
 say "filling"
-round=0
-while fill "$round"; do
-    round=$((round + 1))
-    [ "$round" -lt 400 ] || fail "8,000 nodes of 1,900 bytes fit into 6 MiB"
-done
-say "$((round * 20)) nodes of 1,900 bytes fit; then: $(cat /tmp/refusal)"
+fill_memory
 # 4 MiB, less the image and the reserve, hold some 1,200 of these.
-[ "$round" -gt 75 ] || fail "the store did not grow beyond the memory it began with"
+[ "$filled" -gt 75 ] || fail "the store did not grow beyond the memory it began with"
 
 say "full"
 # Giving up the last twenty made room for a few.
 more=0
-while timeout 60 xenstore-write "/fill/more/$more" "$value" 2>/tmp/refusal; do
+while timeout 60 xenstore-write "/fill/more/$more" "$LARGE" 2>/tmp/refusal; do
     more=$((more + 1))
     [ "$more" -lt 200 ] || fail "200 more nodes fit"
 done
@@ -38,7 +23,7 @@ expect "watches work" xenstore-watch -n 1 /fill/1
 
 say "room again"
 expect "a tree is removed" xenstore-rm /fill
-expect "then nodes are written" xenstore-write /more "$value"
+expect "then nodes are written" xenstore-write /more "$LARGE"
 expect "and a guest is created" xl create -q /etc/xen/guest.cfg
 id=$(domid guest)
 eventually 60 xenstore-exists "/local/domain/$id/data/hello"

@@ -15,32 +15,16 @@ eventually 120 printed "$id" "guest: hears no more"
 expect "it may read" xenstore-write /fill ""
 expect "all that follows" xenstore-chmod /fill n0 "r$id"
 
-value=$(head -c 1900 /dev/zero | tr '\0' v)
-# fill ROUND: writes twenty nodes, each told to 128 watches.
-fill() {
-    nodes=
-    for number in $(seq 20); do
-        nodes="$nodes /fill/$1/$number $value"
-    done
-    # shellcheck disable=SC2086
-    timeout 60 xenstore-write $nodes 2>/tmp/refusal
-}
-
-say "dom0 fills the memory"
-round=0
-while fill "$round"; do
-    round=$((round + 1))
-    [ "$round" -lt 400 ] || fail "8,000 nodes of 1,900 bytes fit into 6 MiB"
-done
-say "$((round * 20)) nodes fit; then: $(cat /tmp/refusal)"
-[ "$round" -gt 40 ] || fail "the guest keeps dom0 from the memory"
+say "dom0 fills the memory, and each node is told to 128 watches"
+fill_memory
+[ "$filled" -gt 40 ] || fail "the guest keeps dom0 from the memory"
 xenstore-control domains
 
 say "full"
 for number in $(seq 20); do
-    expect "node $number of $((round * 20)) is removed" xenstore-rm "/fill/1/$number"
+    expect "node $number of $((filled * 20)) is removed" xenstore-rm "/fill/1/$number"
     # Until it is full again.
-    xenstore-write "/fill/more/$number" "$value" "/fill/still/$number" "$value" 2>/dev/null || true
+    xenstore-write "/fill/more/$number" "$LARGE" "/fill/still/$number" "$LARGE" 2>/dev/null || true
 done
 equal "what is there is read" 1900 sh -c 'xenstore-read /fill/2/20 | tr -d "\n" | wc -c'
 expect "xl lists domains" xl list
@@ -48,7 +32,7 @@ expect "watches work" xenstore-watch -n 1 /fill/1
 
 say "room again"
 expect "the tree is removed, which each watch is told" xenstore-rm /fill
-expect "then nodes are written" xenstore-write /more "$value"
+expect "then nodes are written" xenstore-write /more "$LARGE"
 expect "and removed" xenstore-rm /more
 expect "xl destroy" xl destroy hostile
 nothing_left hostile "$id"

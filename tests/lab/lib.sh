@@ -143,6 +143,30 @@ in_guest() {
     return "${result#* }"
 }
 
+# fill PATH: writes twenty nodes of 1,900 bytes below PATH, all or none; why not is in /tmp/refusal.
+fill() {
+    local number nodes=
+    for number in $(seq 20); do
+        nodes="$nodes $1/$number $LARGE"
+    done
+    # shellcheck disable=SC2086
+    timeout 60 xenstore-write $nodes 2>/tmp/refusal
+}
+
+# A value that leaves little room in a node.
+LARGE=$(head -c 1900 /dev/zero | tr '\0' v)
+
+# fill_memory: fills below /fill/0, /fill/1, ... until the store of 6 MiB has no more memory; the
+# number of those that were filled is then in `filled`.
+fill_memory() {
+    filled=0
+    while fill "/fill/$filled"; do
+        filled=$((filled + 1))
+        [ "$filled" -lt 400 ] || fail "8,000 nodes of 1,900 bytes fit into 6 MiB"
+    done
+    say "$((filled * 20)) nodes of 1,900 bytes fit; then: $(cat /tmp/refusal)"
+}
+
 # store_console: prints what the store's domain wrote on its console.
 store_console() {
     tr -d '\r' </var/log/xen/console/guest-Xenstore.log
