@@ -8,12 +8,11 @@
 //! Memory on both sides of the shared page and of every private buffer is watched by marks and
 //! not by a sanitizer: the ring's copies are single instructions, which no sanitizer sees.
 
-use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::collections::VecDeque;
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
-use xen_sys::page::{OwnPages, PAGE_SIZE, Shared};
+use xen_sys::page::{OwnPage, OwnPages, PAGE_SIZE};
 use xen_sys::ring::BadIndex;
 use xen_sys::ring::shared::Region;
 use xen_sys::ring::slots::{Back, Front};
@@ -70,10 +69,10 @@ enum Lie {
 /// Runs the steps, and panics where a ring breaks a promise.
 pub fn run(input: &Input) {
     let pages = OwnPages::zeroed(3).expect("there is memory");
-    let page = Middle(&pages);
-    let all = Region::of(&pages);
-    for side in [0, 2 * PAGE_SIZE] {
-        all.fill(side, PAGE_SIZE, MARK);
+    let pages: Vec<OwnPage> = pages.split().collect();
+    let [before, page, after] = &pages[..] else { panic!("three pages") };
+    for side in [before, after] {
+        Region::of(side).fill(0, PAGE_SIZE, MARK);
     }
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -91,34 +90,18 @@ pub fn run(input: &Input) {
         }
         over.store(true, Ordering::Relaxed);
     });
-    let mut sides = vec![0; 3 * PAGE_SIZE];
-    all.copy_out(0, &mut sides);
-    sides.drain(PAGE_SIZE..2 * PAGE_SIZE);
-    assert!(sides.iter().all(|&byte| byte == MARK), "something was written beside the page");
+    for side in [before, after] {
+        let mut bytes = [0; PAGE_SIZE];
+        Region::of(side).copy_out(0, &mut bytes);
+        assert!(bytes.iter().all(|&byte| byte == MARK), "something was written beside the page");
+    }
 }
 
 const MARK: u8 = 0xa5;
 
-/// The middle of three pages; two ends may hold it at once.
-#[derive(Clone, Copy)]
-struct Middle<'p>(&'p OwnPages);
-
-// SAFETY: the second of three pages that live as long as the reference does and that nobody has a
-// plain reference into; pages are aligned and adjacent.
-unsafe impl Shared for Middle<'_> {
-    fn base(&self) -> NonNull<u8> {
-        NonNull::new(self.0.base().as_ptr().wrapping_add(PAGE_SIZE)).expect("behind another page")
-    }
-}
-
-// SAFETY: an address; what it leads to is only touched as shared memory is.
-unsafe impl Sync for Middle<'_> {}
-// SAFETY: as above.
-unsafe impl Send for Middle<'_> {}
-
 impl Lie {
-    fn tell(self, page: Middle<'_>) {
-        let region = Region::of(&page);
+    fn tell(self, page: &OwnPage) {
+        let region = Region::of(page);
         match self {
             Self::Word { at, value } => region.word(place(at)).store(value, Ordering::Relaxed),
             Self::Nudge { at, by } => {
@@ -188,23 +171,30 @@ impl Queue {
 }
 
 /// Both ends of the Xenstore page.
-struct Page<'p> {
-    page: Middle<'p>,
-    server: Server<Middle<'p>>,
-    client: Client<Middle<'p>>,
+struct Page {
+    page: OwnPage,
+    server: Server<OwnPage>,
+    client: Client<OwnPage>,
     requests: Queue,
     responses: Queue,
     honest: bool,
 }
 
-impl<'p> Page<'p> {
-    fn new(page: Middle<'p>, input: &Input) -> Self {
+impl Page {
+    fn new(page: &OwnPage, input: &Input) -> Self {
         for word in 0..4 {
-            Region::of(&page).word(2 * RING_SIZE + 4 * word).store(input.start, Ordering::Relaxed);
+            Region::of(page).word(2 * RING_SIZE + 4 * word).store(input.start, Ordering::Relaxed);
         }
-        let (server, client) = (Server::attach(page), Client::attach(page));
+        let (server, client) = (Server::attach(page.clone()), Client::attach(page.clone()));
         let (requests, responses) = (Queue::default(), Queue::default());
-        Self { page, server, client, requests, responses, honest: input.storm.is_empty() }
+        Self {
+            page: page.clone(),
+            server,
+            client,
+            requests,
+            responses,
+            honest: input.storm.is_empty(),
+        }
     }
 
     fn run(mut self, steps: &[Step]) {
@@ -242,12 +232,12 @@ impl<'p> Page<'p> {
                     self.server.announce(ServerFeatures::RECONNECTION);
                     self.server.tell_error(RingError::None);
                     self.server.mark_connected();
-                    self.client = Client::attach(self.page);
+                    self.client = Client::attach(self.page.clone());
                     (self.requests, self.responses) = (Queue::default(), Queue::default());
                     // Both indexes are where they should be again, unless somebody writes on.
                 }
                 Step::Lie(lie) => {
-                    lie.tell(self.page);
+                    lie.tell(&self.page);
                     self.honest = false;
                 }
             }
@@ -300,8 +290,8 @@ fn judge(
 }
 
 /// Both ends of a byte stream that lies at the end of the page.
-struct Stream<'p> {
-    page: Middle<'p>,
+struct Stream {
+    page: OwnPage,
     half: Half,
     writer: Writer,
     reader: Reader,
@@ -309,16 +299,23 @@ struct Stream<'p> {
     honest: bool,
 }
 
-impl<'p> Stream<'p> {
-    fn new(page: Middle<'p>, bits: u8, input: &Input) -> Self {
+impl Stream {
+    fn new(page: &OwnPage, bits: u8, input: &Input) -> Self {
         let size = 1 << (bits % 12);
         let half = Half::new(4096 - size, size, 4, 8);
-        let region = Region::of(&page);
+        let region = Region::of(page);
         for index in [4, 8] {
             region.word(index).store(input.start, Ordering::Relaxed);
         }
         let (writer, reader) = (Writer::attach(half, region), Reader::attach(half, region));
-        Self { page, half, writer, reader, queue: Queue::default(), honest: input.storm.is_empty() }
+        Self {
+            page: page.clone(),
+            half,
+            writer,
+            reader,
+            queue: Queue::default(),
+            honest: input.storm.is_empty(),
+        }
     }
 
     fn run(mut self, steps: &[Step]) {
@@ -351,7 +348,7 @@ impl<'p> Stream<'p> {
                     self.writer = Writer::attach(self.half, region);
                 }
                 Step::Lie(lie) => {
-                    lie.tell(self.page);
+                    lie.tell(&self.page);
                     self.honest = false;
                 }
             }
@@ -363,10 +360,10 @@ type Request = [u8; 20];
 type Response = [u8; 12];
 
 /// Both ends of a ring of slots.
-struct Slots<'p> {
-    page: Middle<'p>,
-    front: Front<Middle<'p>, Request, Response>,
-    back: Back<Middle<'p>, Request, Response>,
+struct Slots {
+    page: OwnPage,
+    front: Front<OwnPage, Request, Response>,
+    back: Back<OwnPage, Request, Response>,
     /// Requests put and not taken, taken and not answered, answered and not read.
     asked: VecDeque<u8>,
     taken: VecDeque<u8>,
@@ -375,13 +372,22 @@ struct Slots<'p> {
     honest: bool,
 }
 
-impl<'p> Slots<'p> {
-    fn new(page: Middle<'p>, input: &Input) -> Self {
-        let front = Front::set_up(page);
-        let back = Back::attach(page);
+impl Slots {
+    fn new(page: &OwnPage, input: &Input) -> Self {
+        let front = Front::set_up(page.clone());
+        let back = Back::attach(page.clone());
         let none = VecDeque::new;
         let (asked, taken, answered) = (none(), none(), none());
-        Self { page, front, back, asked, taken, answered, next: 0, honest: input.storm.is_empty() }
+        Self {
+            page: page.clone(),
+            front,
+            back,
+            asked,
+            taken,
+            answered,
+            next: 0,
+            honest: input.storm.is_empty(),
+        }
     }
 
     fn run(mut self, steps: &[Step]) {
@@ -402,7 +408,7 @@ impl<'p> Slots<'p> {
                     assert!(!self.honest || more.0.is_ok() && more.1.is_ok(), "{more:?}");
                 }
                 Step::Lie(lie) => {
-                    lie.tell(self.page);
+                    lie.tell(&self.page);
                     self.honest = false;
                 }
             }

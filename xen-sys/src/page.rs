@@ -6,6 +6,7 @@
 
 use alloc::alloc::{alloc_zeroed, dealloc};
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use core::alloc::Layout;
 use core::ptr::NonNull;
 
@@ -105,6 +106,13 @@ impl OwnPages {
         (0..self.count).map(move |number| Gfn(first.0 + number as u64))
     }
 
+    /// The pages one by one, to be held by more than one.
+    pub fn split(self) -> impl ExactSizeIterator<Item = OwnPage> {
+        let count = self.count;
+        let all = Arc::new(self);
+        (0..count).map(move |number| OwnPage { all: Arc::clone(&all), number })
+    }
+
     fn layout(count: usize) -> Option<Layout> {
         Layout::array::<Page>(count).ok()
     }
@@ -127,6 +135,30 @@ unsafe impl Shared for OwnPages {
 
     fn len(&self) -> usize {
         self.count * PAGE_SIZE
+    }
+}
+
+// SAFETY: an address; what it leads to is only touched by atomics and by copies that tolerate
+// other writers.
+unsafe impl Send for OwnPages {}
+// SAFETY: as above.
+unsafe impl Sync for OwnPages {}
+
+/// A page of our own of which there is more than one handle: each clone is the same page, as the
+/// other end of a ring has it. For tests that play both ends, in as many threads as they like.
+#[derive(Clone, Debug)]
+pub struct OwnPage {
+    all: Arc<OwnPages>,
+    /// Less than their count.
+    number: usize,
+}
+
+// SAFETY: one of the pages of `all`, which live as long as any handle to one of them does; no
+// reference to plain bytes of them is ever made.
+unsafe impl Shared for OwnPage {
+    fn base(&self) -> NonNull<u8> {
+        // SAFETY: `number` is one of theirs, so this stays inside the one allocation.
+        unsafe { self.all.first.add(self.number) }.cast()
     }
 }
 
@@ -187,6 +219,10 @@ mod tests {
         let base = pages.base().as_ptr() as u64;
         assert_eq!(frames, [base, base + 4096, base + 8192]);
         assert_eq!(pages.len(), 3 * PAGE_SIZE);
+        let pages: Vec<OwnPage> = pages.split().collect();
+        let again: Vec<u64> = pages.iter().map(|page| page.base().as_ptr() as u64).collect();
+        assert_eq!(again, frames, "each handle is its own page");
+        assert_eq!(pages[1].clone().base(), pages[1].base(), "a clone is the same page");
         assert!(OwnPages::zeroed(0).is_none(), "no page is no memory to share");
         assert!(OwnPages::zeroed(usize::MAX).is_none(), "more than there can be is an answer");
     }

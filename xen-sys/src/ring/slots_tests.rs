@@ -1,25 +1,14 @@
-use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 use std::collections::VecDeque;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::page::OwnPages;
+use crate::page::{OwnPage, OwnPages};
 
 /// Of netif's transmit ring: 12 bytes against 4.
 type Req = [u8; 12];
 type Rsp = [u8; 4];
-
-/// A second handle to a page, as the other end has one.
-struct Also(NonNull<u8>);
-
-// SAFETY: used while the `OwnPages` it came from lives.
-unsafe impl Shared for Also {
-    fn base(&self) -> NonNull<u8> {
-        self.0
-    }
-}
 
 fn request(number: u32) -> Req {
     let mut request = [0xaa; 12];
@@ -31,23 +20,23 @@ fn number(bytes: &[u8]) -> u32 {
     u32::from_le_bytes(bytes[..4].try_into().unwrap())
 }
 
-fn pair() -> (Front<OwnPages, Req, Rsp>, Back<Also, Req, Rsp>) {
+fn pair() -> (Front<OwnPage, Req, Rsp>, Back<OwnPage, Req, Rsp>) {
     pair_at(0)
 }
 
 /// Both ends of an empty ring whose indexes stand at `start`.
-fn pair_at(start: u32) -> (Front<OwnPages, Req, Rsp>, Back<Also, Req, Rsp>) {
-    let mut front = Front::set_up(OwnPages::zeroed(1).unwrap());
+fn pair_at(start: u32) -> (Front<OwnPage, Req, Rsp>, Back<OwnPage, Req, Rsp>) {
+    let mut front = Front::set_up(OwnPages::zeroed(1).unwrap().split().next().unwrap());
     let region = Region::of(&front.memory);
     for (offset, value) in [(REQ_PROD, 0), (REQ_EVENT, 1), (RSP_PROD, 0), (RSP_EVENT, 1)] {
         region.word(offset).store(start.wrapping_add(value), Ordering::Relaxed);
     }
     (front.put, front.shown, front.taken, front.seen) = (start, start, start, start);
-    let back = Back::attach(Also(front.memory.base()));
+    let back = Back::attach(front.memory.clone());
     (front, back)
 }
 
-fn set(front: &Front<OwnPages, Req, Rsp>, offset: usize, value: u32) {
+fn set(front: &Front<OwnPage, Req, Rsp>, offset: usize, value: u32) {
     Region::of(&front.memory).word(offset).store(value, Ordering::Relaxed);
 }
 
@@ -125,7 +114,7 @@ fn a_new_back_end_takes_what_has_no_response() {
     back.take().unwrap();
     back.put(&0u32.to_le_bytes());
     let _ = back.publish();
-    let mut back: Back<_, Req, Rsp> = Back::attach(Also(front.memory.base()));
+    let mut back: Back<_, Req, Rsp> = Back::attach(front.memory.clone());
     let rest: Vec<u32> =
         core::iter::from_fn(|| back.take().unwrap()).map(|request| number(&request)).collect();
     assert_eq!(rest, [1, 2]);

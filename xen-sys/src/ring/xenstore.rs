@@ -356,25 +356,15 @@ mod tests {
     use core::sync::atomic::AtomicBool;
 
     use super::*;
-    use crate::page::{OwnPages, PAGE_SIZE};
+    use crate::page::{OwnPage, OwnPages, PAGE_SIZE};
 
-    /// A second handle to a page, as the other end has one.
-    struct Also(core::ptr::NonNull<u8>);
-
-    // SAFETY: an address; what it leads to is only touched as shared memory is.
-    unsafe impl Sync for Also {}
-
-    // SAFETY: used while the `OwnPages` it came from lives.
-    unsafe impl Shared for Also {
-        fn base(&self) -> core::ptr::NonNull<u8> {
-            self.0
-        }
+    fn page() -> OwnPage {
+        OwnPages::zeroed(1).unwrap().split().next().unwrap()
     }
 
-    fn pair() -> (Server<OwnPages>, Client<Also>) {
-        let page = OwnPages::zeroed(1).unwrap();
-        let also = Also(page.base());
-        (Server::attach(page), Client::attach(also))
+    fn pair() -> (Server<OwnPage>, Client<OwnPage>) {
+        let page = page();
+        (Server::attach(page.clone()), Client::attach(page))
     }
 
     #[test]
@@ -487,12 +477,11 @@ mod tests {
     #[test]
     fn requests_and_responses_pass_the_end_of_the_indexes() {
         const BEFORE: u32 = 0xffff_fff0;
-        let page = OwnPages::zeroed(1).unwrap();
+        let page = page();
         for offset in (2048..2064).step_by(4) {
             Region::of(&page).word(offset).store(BEFORE, Ordering::Relaxed);
         }
-        let also = Also(page.base());
-        let (mut server, mut client) = (Server::attach(page), Client::attach(also));
+        let (mut server, mut client) = (Server::attach(page.clone()), Client::attach(page));
         let request: Vec<u8> = (0..40).collect();
         // The client dribbles; the server takes the first half as it comes and the rest at once.
         let mut bytes = [0; 64];
@@ -530,7 +519,7 @@ mod tests {
         server.reset();
         assert!(server.take_notify(), "the client is to be told");
         assert_eq!(server.peek(&mut [0; 8]), Ok(0), "the rest of the request is gone");
-        let mut client = Client::attach(Also(client.page.0));
+        let mut client = Client::attach(client.page);
         assert_eq!(client.available(), Ok(0));
         let mut page = [0; PAGE_SIZE];
         Region::of(&server.page).copy_out(0, &mut page);
