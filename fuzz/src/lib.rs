@@ -4,6 +4,8 @@
 //! server is that of `xenstore-core`'s own tests.
 
 pub mod frames;
+#[path = "../../xenstore-core/tests/store/harness/outside.rs"]
+mod outside;
 pub mod requests;
 pub mod rings;
 pub mod seeds;

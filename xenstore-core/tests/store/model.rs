@@ -15,6 +15,8 @@
 
 mod commits;
 mod lives;
+mod watches;
+mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,9 +25,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError};
 
 use crate::harness::world::{CUTS, World};
-use crate::reference::{
-    self, Answer, Around, Caller, Entry, Limits, Op, SPECIALS, Touched, Tree, Watch, allows,
-};
+use crate::reference::{self, Answer, Around, Caller, Entry, Limits, Op, Tree, Watch, allows};
 use crate::steps::{Deed, GUESTS, Step, conflicts, steps};
 use commits::Transaction;
 
@@ -187,115 +187,6 @@ impl Model {
         }
     }
 
-    fn watch(&mut self, by: u16, at: &str, token: &str, depth: Option<u8>) -> Checked {
-        let path = absolute(by, at);
-        // Told apart by their tokens, no two watches share an event.
-        let token = &*format!("{path}{token}");
-        let own = self.watches.iter().filter(|watch| watch.domain == by);
-        let count = own.clone().count();
-        let (mut answer, mut told) = (Ok(b"OK\0".to_vec()), Vec::new());
-        if depth.is_some() && self.features(by) & 4 == 0 {
-            answer = Err("EINVAL");
-        } else if own.clone().any(|old| (&*old.path, &*old.token) == (&*path, token)) {
-            answer = Err("EEXIST");
-        } else if !allows(self.limits(by).watches, count + 1) {
-            answer = Err("ENOSPC");
-        } else {
-            let relative = !at.starts_with(['/', '@']);
-            let (token, depth) = (token.to_owned(), depth.map(usize::from));
-            let watch = Watch { domain: by, relative, path: path.clone(), token, depth };
-            told.push(watch.event(&path));
-            self.watches.push(watch);
-        }
-        let depth = depth.map_or(String::new(), |levels| format!("{levels}\0"));
-        let got = self.ask(by, 4, 0, format!("{at}\0{token}\0{depth}").as_bytes())?;
-        prop_assert_eq!(&got.answer, &owned(&answer), "{} watches {}", by, at);
-        prop_assert!(got.before.is_empty(), "{by} heard an event before WATCH was answered");
-        prop_assert_eq!(&got.after, &told, "{} watches {}: the first event", by, at);
-        Ok(())
-    }
-
-    fn unwatch(&mut self, by: u16, at: &str, token: &str) -> Checked {
-        let path = absolute(by, at);
-        let token = &*format!("{path}{token}");
-        let is_it = |old: &Watch| (old.domain, &*old.path, &*old.token) == (by, &path, token);
-        let known = self.watches.iter().position(is_it);
-        let answer = known.map(|at| drop(self.watches.remove(at)));
-        let answer = answer.map(|()| b"OK\0".to_vec()).ok_or("ENOENT");
-        let got = self.ask(by, 5, 0, format!("{at}\0{token}\0").as_bytes())?;
-        self.compare(&got, &answer, &Told::new(), &format!("{by} unwatches {at}"))
-    }
-
-    fn reset_watches(&mut self, by: u16) -> Checked {
-        self.watches.retain(|watch| watch.domain != by);
-        self.transactions.remove(&by);
-        let got = self.ask(by, 21, 0, b"\0")?;
-        self.compare(&got, &done(), &Told::new(), &format!("{by} resets its watches"))
-    }
-
-    /// The events that watches must hear of these changes, in their order.
-    fn told(&self, before: &Tree, touched: &[Touched]) -> Told {
-        let mut told = Told::new();
-        for change in touched {
-            if SPECIALS.contains(&&*change.path) {
-                self.announce(&change.path, None, &mut told);
-                continue;
-            }
-            for watch in &self.watches {
-                let caller = self.caller(watch.domain);
-                for path in watch.hears(change, before) {
-                    if reference::is_told(before, &self.tree, caller, &path) {
-                        told.entry(watch.domain).or_default().push(watch.event(&path));
-                    }
-                }
-            }
-        }
-        told
-    }
-
-    /// Adds the events of a domain's coming or going, or of any.
-    fn announce(&self, special: &str, domain: Option<u16>, told: &mut Told) {
-        for watch in &self.watches {
-            if let Some(path) = watch.hears_of(special, domain)
-                && self.may_hear(watch.domain, special)
-            {
-                told.entry(watch.domain).or_default().push(watch.event(&path));
-            }
-        }
-    }
-
-    fn may_hear(&self, domain: u16, special: &str) -> bool {
-        let caller = self.caller(domain);
-        [special, "/"].into_iter().any(|path| reference::is_readable(&self.tree, caller, path))
-    }
-
-    /// What the store says that each domain uses must be what there is.
-    fn compare_accounts(&mut self) -> Checked {
-        for domain in self.introduced.clone() {
-            let (nodes, bytes) = reference::owned(&self.tree, self.caller(domain));
-            let own = self.watches.iter().filter(|watch| watch.domain == domain);
-            let watched: usize =
-                own.clone().map(|watch| watch.path.len() + watch.token.len()).sum();
-            let open = self.transactions.get(&domain).map_or(0, Vec::len);
-            let mut due = vec![("nodes", nodes), ("watches", own.count()), ("transactions", open)];
-            if open == 0 {
-                // What a transaction's memory comes to is the store's own business.
-                due.push(("memory", bytes + watched));
-            }
-            let got = self.ask(0, 0, 0, format!("quota\0{domain}\0").as_bytes())?;
-            prop_assert!(got.told.is_empty(), "an event of a look at the accounts");
-            let said = String::from_utf8_lossy(&got.answer.unwrap_or_default()).into_owned();
-            let used = |name: &str| {
-                let line = said.lines().find(|line| line.split(' ').next() == Some(name))?;
-                line.split_once(':')?.1.split_whitespace().next()?.parse::<usize>().ok()
-            };
-            for (name, due) in due {
-                prop_assert_eq!(used(name), Some(due), "{} of domain {}: {}", name, domain, said);
-            }
-        }
-        Ok(())
-    }
-
     fn compare(&self, got: &Got, answer: &Answer, told: &Told, what: &str) -> Checked {
         prop_assert_eq!(&got.answer, &owned(answer), "{}", what);
         prop_assert!(got.after.is_empty(), "{what}: events behind the answer");
@@ -364,37 +255,6 @@ impl Model {
             }
         }
         Ok(told)
-    }
-
-    /// Compares the whole store as the toolstack sees it with what it should be.
-    fn compare_store(&mut self, when: &str) -> Checked {
-        let mut lines = Vec::new();
-        for special in SPECIALS {
-            let got = self.ask(0, 3, 0, &[special.as_bytes(), &[0]].concat())?;
-            lines.push(format!("{special}  {}", show(&got.answer.unwrap_or_default())));
-        }
-        let mut open = vec!["/".to_owned()];
-        while let Some(path) = open.pop() {
-            let mut read = |kind| {
-                let got = self.ask(0, kind, 0, &[path.as_bytes(), &[0]].concat())?;
-                got.answer.map_err(|e| TestCaseError::fail(format!("{path} is listed, but {e}")))
-            };
-            let (value, perms, names) = (read(2)?, read(3)?, read(1)?);
-            lines.push(format!("{path} {} {}", show(&value), show(&perms)));
-            let names = String::from_utf8_lossy(&names).into_owned();
-            let base = path.trim_end_matches('/');
-            let names = names.split_terminator('\0');
-            open.extend(names.map(|name| format!("{base}/{name}")));
-        }
-        let line = |(path, node): (&String, &reference::Node)| {
-            let perms = reference::listed(&node.perms, &self.lives);
-            format!("{path} {} {}", show(&node.value), show(&perms))
-        };
-        let mut due: Vec<String> = self.tree.iter().map(line).collect();
-        lines.sort();
-        due.sort();
-        prop_assert_eq!(lines, due, "the store {}", when);
-        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! The fake host, and conversations held with the store on it.
 
+mod outside;
 pub(crate) mod world;
 
 use conversations::{runner, script};
