@@ -5,16 +5,82 @@
 . /lab/lib.sh
 . /lab/meter.sh
 
+COUNT=2000
+
+say "dom0's own programs, through its kernel's ring"
+for programs in 1 8; do
+    for op in read write; do
+        took=$(rate "$op" "$programs" "$COUNT") || fail "rate $op says '$took'"
+        measure "dom0-$op-by-$programs" $((programs * COUNT * 1000000000 / took)) /s
+    done
+done
+
 say "one guest, and nobody else"
 meter one
-echo_for one
-
-COUNT=2000
-for line in store echo; do
+# one_alone NAME LINE: reports how long its requests take, and how many it gets through.
+one_alone() {
+    local op
     for op in read write; do
-        order one trips "$op" "$line" "$COUNT"
-        measure_trips "trip-$op-$line"
-        order one stream "$op" "$line" "$COUNT"
-        measure "stream-$op-$line" $((COUNT * 1000000000 / $(result))) /s
+        order one trips "$op" "$2" "$COUNT"
+        measure_trips "trip-$op$1"
+        order one stream "$op" "$2" "$COUNT"
+        measure "stream-$op$1" $((COUNT * 1000000000 / $(result))) /s
+    done
+}
+one_alone "" store
+
+if [ "$STORE" = stubdom ]; then
+    say "what the store does for it"
+    counted order one clock
+    cp /tmp/counted /tmp/beside
+    for how in trips stream; do
+        counted order one "$how" read store "$COUNT"
+        measure "notifications-$how" $(($(more notifications) * 1000 / COUNT)) /1000
+    done
+    counted true
+    cp /tmp/counted /tmp/beside
+    counted sleep 60
+    measure wake-ups-idle "$(more wake-ups)" "in 60 s"
+    entry=$(store_console | sed -n 's/^the first reply is out \([0-9]*\) us .*/\1/p')
+    measure first-reply "$entry" us
+fi
+
+say "the same guest beside an echo"
+echo_for one
+one_alone -echo echo
+patiently xl destroy echo
+
+say "sixteen guests at once"
+crowd=one
+for number in $(seq 2 16); do
+    meter "many-$number"
+    crowd="$crowd many-$number"
+done
+order one clock
+[ "$STORE" != stubdom ] || counted order_all "$crowd" share read "$(($(result) + 3000000000))" 0
+cp /tmp/counted /tmp/beside 2>/dev/null || true
+for how in share flood; do
+    order one clock
+    counted order_all "$crowd" "$how" read "$(($(result) + 3000000000))" 1000000000
+    measure_share "$how-of-16"
+    [ "$STORE" != stubdom ] ||
+        measure "notifications-$how" $(($(more notifications) * 1000 / $(sum))) /1000
+done
+for guest in $crowd; do
+    [ "$guest" = one ] || patiently xl destroy "$guest"
+done
+
+say "one guest, and more and more others that are only there, with eight watches each"
+others=0
+for most in ${OTHERS:-1 5}; do
+    while [ "$others" -lt "$most" ]; do
+        others=$((others + 1))
+        patiently xl create -q -e /etc/xen/guest.cfg "name=\"other-$others\"" 'extra="watches"' ||
+            fail "no guest other-$others"
+    done
+    await_hello "other-$others"
+    for op in read write; do
+        order one trips "$op" store "$COUNT"
+        measure_trips "trip-$op-among-$most"
     done
 done

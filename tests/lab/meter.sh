@@ -65,3 +65,57 @@ echo_for() {
     order "$1" echo "$echo"
     xenstore-write "/local/domain/$echo/data/serve" "$(domid "$1") $(result)"
 }
+
+# order_all "NAME..." WORDS...: has all of these guests measure; what they answer is the result, a
+# line each.
+order_all() {
+    local guests=$1 results="" emptied="" orders="" data watcher guest
+    shift
+    for guest in $guests; do
+        data=$(data_of "$guest")
+        results="$results $data/result"
+        emptied="$emptied $data/result ''"
+        orders="$orders $data/order '$*'"
+    done
+    eval "xenstore-write $emptied"
+    # shellcheck disable=SC2086
+    timeout 300 xenstore-watch -n $((2 * $(echo $results | wc -w))) $results >/dev/null &
+    watcher=$!
+    sleep 0.3
+    eval "xenstore-write $orders"
+    wait "$watcher" || fail "no answer to '$*' of all within 300 s"
+    # shellcheck disable=SC2086
+    xenstore-read $results >/tmp/result
+    if grep -v '^[0-9]*$' /tmp/result; then
+        fail "that was answered to '$*'"
+    fi
+}
+
+# sum: prints what the last results come to.
+sum() {
+    awk '{ sum += $1 } END { print sum }' /tmp/result
+}
+
+# measure_share NAME: reports how much the guests of the last order got done in a second, and how
+# much the last of them did of what the first of them did, in per cent.
+measure_share() {
+    measure "$1" "$(sum)" /s
+    measure "$1-last-of-first" "$(sort -n /tmp/result |
+        awk 'NR == 1 { least = $1 } { most = $1 } END { print int(least * 100 / most) }')" %
+}
+
+# counted COMMAND...: runs it; what the store counted meanwhile is in /tmp/counted.
+counted() {
+    [ "$STORE" != stubdom ] || xenstore-control counters >/tmp/before
+    "$@"
+    [ "$STORE" = stubdom ] || return 0
+    xenstore-control counters >/tmp/after
+    awk '/^[a-z-]* *:/ { if (NR == FNR) before[$1] = $NF; else print $1, $NF - before[$1] }' \
+        /tmp/before /tmp/after >/tmp/counted
+}
+
+# more COUNTER: prints how much more of it was counted the last time than in /tmp/beside.
+more() {
+    awk -v name="$1" '$1 == name { if (NR == FNR) beside = $2; else print $2 - beside }' \
+        /tmp/beside /tmp/counted
+}

@@ -31,6 +31,16 @@ expect "memreport counts on the console" grep -q \
     '^[0-9.]*: [0-9]* nodes, [0-9]* permission lists, [0-9]* watches, [0-9]* transactions, [0-9]* connections, [0-9]* domains, [0-9]* requests$' \
     /tmp/said
 
+say "counters"
+counted() {
+    xenstore-control counters | sed -n "s/^$1  *: *\([0-9]*\)\$/\1/p"
+}
+for counter in requests turns wake-ups events notifications; do
+    first=$(counted "$counter")
+    later=$(counted "$counter")
+    [ "$later" -gt "$first" ] || fail "the counter of $counter went from '$first' to '$later'"
+done
+
 say "log"
 off='Log switch settings:
 obj     : off
@@ -68,6 +78,7 @@ commands=$(
         printf '%-15s %s\n' "$name" "$arguments"
     done <<'END'
 check
+counters
 domains [<first domid>]
 log [on|off|+<switch>|-<switch>]
 live-update [-c <cmdline>] [-F] [-t <timeout>] [-v <version>] <file>

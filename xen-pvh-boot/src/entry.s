@@ -16,6 +16,11 @@
     .globl pvh_entry
     .type pvh_entry, @function
 pvh_entry:
+    # When this was, for whoever wants to know how long the start took.
+    rdtsc
+    mov [pvh_entry_counter], eax
+    mov [pvh_entry_counter + 4], edx
+
     cld
     mov esp, offset pvh_stack_top
 
@@ -164,6 +169,12 @@ pvh_boot_gdt:
 pvh_boot_gdt_pointer:
     .word 23
     .long pvh_boot_gdt
+
+    .section .bss.pvh_entry_counter, "aw", @nobits
+    .balign 8
+    .globl pvh_entry_counter
+pvh_entry_counter:
+    .skip 8
 
     .section .bss.pvh_page_tables, "aw", @nobits
     .balign 4096

@@ -46,7 +46,7 @@ pub use boot_info::{BootInfo, Module, Region, RegionKind};
 pub const UPCALL_VECTOR: u8 = 0x20;
 
 #[cfg(not(test))]
-pub use start::{idle, report_panic};
+pub use start::{entry_counter, idle, report_panic};
 
 /// Defines the symbols by which this crate reaches an image: its `main`, its way to crash, the
 /// global allocator and the panic handler.

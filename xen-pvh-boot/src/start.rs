@@ -20,6 +20,9 @@ unsafe extern "Rust" {
 unsafe extern "C" {
     /// Opens interrupts, halts, closes them (`entry.s`).
     fn pvh_idle();
+
+    /// The time-stamp counter at the first instruction; written before any Rust runs.
+    static pvh_entry_counter: u64;
 }
 
 static BOOT_INFO: Once<BootInfo> = Once::new();
@@ -67,6 +70,12 @@ pub fn report_panic(info: &PanicInfo<'_>) -> ! {
         traps::call_sites(&mut DebugPort, core::ptr::from_ref(&info) as u64);
     }
     crash()
+}
+
+/// What the time-stamp counter was at the domain's first instruction.
+pub fn entry_counter() -> u64 {
+    // SAFETY: `entry.s` defines it, wrote it before it called us, and nothing writes it again.
+    unsafe { pvh_entry_counter }
 }
 
 /// Sleeps until an event is pending whose upcall is not masked.

@@ -60,6 +60,18 @@ impl Clock {
         self.at(counter())
     }
 
+    /// How long ago this vCPU's time-stamp counter stood at `reading`; zero if it is yet to.
+    #[must_use]
+    pub fn since_counter(&self, reading: u64) -> Duration {
+        self.between(reading, counter())
+    }
+
+    fn between(&self, earlier: u64, later: u64) -> Duration {
+        let scale = Snapshot::of(&self.shared.page().vcpu().time);
+        let time = scale.map(|time| Snapshot { tsc_timestamp: earlier, system_time: 0, ..time });
+        Duration::from_nanos(time.map_or(0, |time| time.at(later).0))
+    }
+
     /// The wall clock: time since 1970-01-01 UTC, or `None` while Xen has not filled it in.
     #[must_use]
     pub fn wall(&self) -> Option<Duration> {
@@ -155,6 +167,17 @@ mod tests {
         time.system_time.store(system, Ordering::Relaxed);
         time.tsc_to_system_mul.store(mul, Ordering::Relaxed);
         time.tsc_shift.store(shift, Ordering::Relaxed);
+    }
+
+    #[test]
+    fn time_passes_between_two_readings_of_the_counter_whenever_xen_looked_at_it() {
+        let shared = SharedInfo::fake();
+        let clock = Clock::new(shared);
+        // 2.596 GHz; Xen looked long after both readings.
+        set(shared, 1 << 40, 5_000_000_000, 0xc537_51f8, -1);
+        let second = clock.between(7_000, 7_000 + 2_596_000_000);
+        assert!(second.abs_diff(Duration::from_secs(1)) < Duration::from_millis(1), "{second:?}");
+        assert_eq!(clock.between(7_000, 6_000), Duration::ZERO, "a reading that is yet to come");
     }
 
     #[test]

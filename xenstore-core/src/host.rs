@@ -1,6 +1,7 @@
 //! The names by which the outside and the server speak of domains and connections, and what only
 //! the outside can do.
 
+use alloc::vec::Vec;
 use core::fmt;
 
 /// A domain's number as Xen gives it; Xen reuses it after the domain's death.
@@ -95,4 +96,9 @@ pub trait Host {
 
     /// Writes one line of text to the log.
     fn print(&mut self, text: &str);
+
+    /// Returns what the outside counted of its own work since the start, each count with its name.
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
 }

@@ -144,9 +144,11 @@ fn programs<W: Write>(
     for path in FILES {
         programs.add(dom0, tree, path, &tree.known(path)?)?;
     }
-    let converse = ws.built("converse");
-    if converse.exists() {
-        programs.add(dom0, tree, "/usr/bin/converse", &converse)?;
+    for own in ["converse", "rate"] {
+        let built = ws.built(own);
+        if built.exists() {
+            programs.add(dom0, tree, &format!("/usr/bin/{own}"), &built)?;
+        }
     }
     for path in with {
         let name = path.file_name().and_then(|name| name.to_str()).context("a file to take")?;

@@ -15,7 +15,7 @@ use crate::workspace::Workspace;
 const IMAGES: [&str; 2] = ["stubdom", "guest"];
 
 /// Builds both images into `target/image`, stripped, and beside each the same with its symbols
-/// and line numbers, `NAME.debug`; prints their sizes. Builds the lab's own program for dom0 too.
+/// and line numbers, `NAME.debug`; prints their sizes. Builds the lab's own programs for dom0 too.
 pub(crate) fn build(ws: &Workspace, progress: &Progress) -> Result<()> {
     let step = progress.step("building the images");
     let output = ws

@@ -13,6 +13,8 @@ use xen_sys::ring::xenstore::{RING_SIZE, RingError, Server as Ring, ServerFeatur
 use xenstore_core::wire::Violation;
 use xenstore_core::{ConnId, DomId, Host, Server, UniqueId, Unreachable};
 
+use super::activity::Activity;
+
 /// One connected guest. The event channel goes before the page it speaks of.
 #[derive(Debug)]
 struct Session {
@@ -50,6 +52,7 @@ pub(super) struct Guests {
     backlog: VecDeque<ConnId>,
     pub(super) events: Events,
     pub(super) domctl: Option<Domctl>,
+    pub(super) activity: Activity,
     window: &'static GfnWindow,
 }
 
@@ -61,6 +64,7 @@ impl Guests {
             backlog: VecDeque::new(),
             events,
             domctl,
+            activity: Activity::default(),
             window,
         }
     }
@@ -164,6 +168,7 @@ impl Guests {
             && let Some(channel) = &session.channel
         {
             channel.notify();
+            self.activity.notifications += 1;
         }
     }
 
@@ -322,6 +327,10 @@ impl Host for Guests {
 
     fn print(&mut self, text: &str) {
         log::info!("{text}");
+    }
+
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        self.activity.named()
     }
 }
 

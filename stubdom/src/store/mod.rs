@@ -4,11 +4,12 @@
 //! behind, then at connections to which others' requests gave something to send. Each part is
 //! bounded, and each guest gets a bounded amount of work a turn, so none keeps another waiting.
 
+mod activity;
 mod departures;
 mod guests;
 
 use stubdom::platform::{Platform, VERSION, refuse};
-use xen_pvh_boot::idle;
+use xen_pvh_boot::{entry_counter, idle};
 use xen_sys::cpuid;
 use xen_sys::domctl::Domctl;
 use xen_sys::event::{self, Channel, Priority, Virq};
@@ -57,9 +58,12 @@ pub(crate) fn run(platform: Platform, dom0_port: u32) -> ! {
     log::info!("serving; dom0 is connected");
 
     let exceptions = exceptions.as_ref().map(Channel::port).ok();
+    let mut answered = false;
     loop {
+        guests.activity.turns += 1;
         for _ in 0..EVENTS_A_TURN {
             let Some(port) = guests.events.next() else { break };
+            guests.activity.events += 1;
             if Some(port) == exceptions {
                 departures::look(&mut server, &mut guests);
             } else if let Some(conn) = guests.at(port) {
@@ -70,8 +74,14 @@ pub(crate) fn run(platform: Platform, dom0_port: u32) -> ! {
         while let Some(conn) = server.next_ready() {
             guests.flush(conn, &mut server);
         }
+        if !answered && guests.activity.notifications > 0 {
+            answered = true;
+            let micros = platform.clock.since_counter(entry_counter()).as_micros();
+            log::info!("the first reply is out {micros} us after the domain's entry");
+        }
         if !guests.has_backlog() && guests.events.nothing_pending() {
             idle();
+            guests.activity.wakeups += 1;
         }
     }
 }

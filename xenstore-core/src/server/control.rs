@@ -25,8 +25,9 @@ const SWITCHES: [&str; 5] = ["obj", "io", "wrl", "acc", "tdb"];
 /// Room for the line that says where a list goes on, and for the NUL that ends it.
 const MORE_LEN: usize = "more: domains 65535\n\0".len();
 
-const COMMANDS: [(&str, &str); 9] = [
+const COMMANDS: [(&str, &str); 10] = [
     ("check", ""),
+    ("counters", ""),
     ("domains", "[<first domid>]"),
     ("log", "[on|off|+<switch>|-<switch>]"),
     ("live-update", "[-c <cmdline>] [-F] [-t <timeout>] [-v <version>] <file>"),
@@ -52,6 +53,7 @@ impl Server {
                 }
                 Ok(Reply::Done)
             }
+            (b"counters", []) => Ok(self.counters(host)),
             (b"domains", []) => Ok(self.domains_from(DomId(0))),
             (b"domains", [first]) => Ok(self.domains_from(domain_of(first)?)),
             (b"log", arguments) => self.control_log(arguments),
@@ -222,6 +224,16 @@ impl Server {
             highest.raise(Quota::Outstanding, most_replies);
         }
         marks(String::from("Max. seen accounting values:\n"), &highest)
+    }
+
+    /// Lists what was done since the start, here and outside.
+    fn counters(&self, host: &impl Host) -> Reply<'static> {
+        let mut text = String::from("Since the start:\n");
+        let own = [("requests", self.requests)];
+        for (name, count) in own.into_iter().chain(host.counters()) {
+            line(&mut text, format_args!("{name:<17}: {count:>8}"));
+        }
+        Reply::Text(text)
     }
 
     fn report(&self) -> String {
