@@ -1,6 +1,7 @@
 //! Builds the image, runs a Xen host in QEMU, runs every test.
 
 mod archive;
+mod bench;
 mod console;
 mod coverage;
 mod dom0;
@@ -59,6 +60,11 @@ enum Command {
     },
     /// Tells which lines of xenstore-core no test reaches; fails if they are too many
     Coverage,
+    /// Measures what the store costs; fails if a target is missed
+    Bench {
+        /// Only this part of the figures
+        part: Option<bench::Part>,
+    },
     /// Builds target/image/stubdom and target/image/guest, and NAME.debug with the symbols of each
     Image,
     /// Feeds a part of the sources with made-up input, led by what that input reaches
@@ -121,6 +127,10 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Coverage => {
             let enough = coverage::run(&ws, &progress)?;
             Ok(if enough { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Bench { part } => {
+            let met = bench::run(&ws, part, &progress)?;
+            Ok(if met { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Image => {
             image::build(&ws, &progress)?;

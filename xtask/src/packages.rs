@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
 use core::time::Duration;
 
 use crate::inflate;
@@ -65,6 +66,19 @@ pub(crate) fn llvm(place: &Path, progress: &Progress) -> Result<PathBuf> {
         packages: &["llvm-19"],
         suite: Release::Xen4_17.suite(),
         called: "LLVM's tools".to_owned(),
+    };
+    fetched(place, wanted, progress, |_| Ok(()))
+}
+
+/// The root of valgrind, fetched to `place` first if it is not there: the one of this machine's
+/// release, because it must know the machine's libc.
+pub(crate) fn valgrind(place: &Path, progress: &Progress) -> Result<PathBuf> {
+    let own = own_suite()?;
+    let release = Release::value_variants().iter().find(|release| release.suite() == own);
+    let wanted = Wanted {
+        packages: &["valgrind"],
+        suite: release.unwrap_or(&Release::Xen4_17).suite(),
+        called: "valgrind".to_owned(),
     };
     fetched(place, wanted, progress, |_| Ok(()))
 }

@@ -15,7 +15,7 @@ use crate::lab::{self, Config};
 use crate::progress::Progress;
 use crate::tree::Tree;
 use crate::workspace::Workspace;
-use crate::{fuzz, image, interrupt, packages};
+use crate::{bench, fuzz, image, interrupt, packages};
 
 /// How much of a failed lab's log is shown.
 const LAST_LINES: usize = 40;
@@ -27,6 +27,7 @@ enum Check {
     Clippy,
     Documentation,
     Host,
+    Budgets,
     /// The fuzz targets as sources.
     FuzzSources,
     Fuzz(fuzz::Target),
@@ -51,6 +52,7 @@ impl Check {
             Self::Clippy => "clippy",
             Self::Documentation => "doc",
             Self::Host => "host",
+            Self::Budgets => "budgets",
             Self::FuzzSources => "fuzz/sources",
             Self::Fuzz(target) => target.check(),
             Self::Image => "image",
@@ -64,6 +66,7 @@ impl Check {
             Self::Clippy => "clippy has nothing to say",
             Self::Documentation => "the documentation builds without a warning",
             Self::Host => "the tests of the library crates, on this machine",
+            Self::Budgets => "the store's operations take no more instructions than they may",
             Self::FuzzSources => "the fuzz targets: form, clippy and tests of their own",
             Self::Fuzz(target) => target.about(),
             Self::Image => "the images build",
@@ -126,6 +129,7 @@ pub(crate) fn run(ws: &Workspace, only: Option<&str>, progress: &Progress) -> Re
                 cargo(ws, progress, "cargo doc", &["doc", "--workspace", "--no-deps"])?
             }
             Check::Host => host(ws, progress)?,
+            Check::Budgets => budgets(ws, progress)?,
             Check::FuzzSources | Check::Fuzz(_) => fuzzed(ws, progress, &check)?,
             Check::Image => {
                 built = build_images(ws, progress);
@@ -149,8 +153,14 @@ pub(crate) fn run(ws: &Workspace, only: Option<&str>, progress: &Progress) -> Re
 }
 
 fn chosen(ws: &Workspace, only: Option<&str>) -> Result<Vec<Check>> {
-    let mut checks =
-        vec![Check::Format, Check::Clippy, Check::Documentation, Check::Host, Check::FuzzSources];
+    let mut checks = vec![
+        Check::Format,
+        Check::Clippy,
+        Check::Documentation,
+        Check::Host,
+        Check::Budgets,
+        Check::FuzzSources,
+    ];
     checks.extend(fuzz::Target::ALL.map(Check::Fuzz));
     checks.push(Check::Image);
     checks.extend(lab_tests(ws)?.into_iter().map(Check::Lab));
@@ -248,6 +258,18 @@ fn results_in(line: &str) -> Tally {
         }
     }
     tally
+}
+
+/// What the store's operations cost, against what they may.
+fn budgets(ws: &Workspace, progress: &Progress) -> Result<Tally> {
+    let program = bench::program(ws)?;
+    let step = progress.step("budgets");
+    let sentences = bench::budgets::exceeded(ws, program, progress)?;
+    step.finish(sentences.is_empty());
+    for sentence in &sentences {
+        progress.say(sentence);
+    }
+    Ok(Tally::one(sentences.is_empty()))
 }
 
 /// A short run of a fuzz target, or the targets' own form; nothing where libFuzzer cannot be built.

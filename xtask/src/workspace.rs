@@ -59,6 +59,13 @@ impl Workspace {
         Ok(path)
     }
 
+    /// The folder of what `cargo xtask bench` needs and finds.
+    pub(crate) fn bench(&self) -> Result<PathBuf> {
+        let path = self.target.join("bench");
+        fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(path)
+    }
+
     /// The cargo that runs us, to be started in the checkout.
     pub(crate) fn cargo(&self) -> Command {
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

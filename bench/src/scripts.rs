@@ -1,0 +1,176 @@
+//! Operations as a client sends them, over and over.
+
+use xenstore_core::client::codec::encode;
+use xenstore_core::wire::Op;
+
+use crate::world::{Client, World};
+
+/// Where a frame's header has the number of its transaction (`struct xsd_sockmsg`).
+const TX_ID: core::ops::Range<usize> = 8..12;
+
+/// What a guest of a populated world does to what is its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Reads a value of ten bytes.
+    Read,
+    /// Changes a value of ten bytes to another of ten.
+    Write,
+    /// Changes a value to one of another length.
+    WriteLonger,
+    /// Lists ten children.
+    Directory,
+    /// Asks for a node's permissions.
+    GetPerms,
+    /// Changes a node's permissions.
+    SetPerms,
+    /// Makes a node and removes it.
+    MkdirRm,
+    /// Registers a watch and removes it.
+    WatchUnwatch,
+    /// Begins a transaction, reads in it, writes in it, commits it.
+    Transaction,
+}
+
+impl Operation {
+    /// Every operation.
+    pub const ALL: [Self; 9] = [
+        Self::Read,
+        Self::Write,
+        Self::WriteLonger,
+        Self::Directory,
+        Self::GetPerms,
+        Self::SetPerms,
+        Self::MkdirRm,
+        Self::WatchUnwatch,
+        Self::Transaction,
+    ];
+
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Read => "READ",
+            Self::Write => "WRITE",
+            Self::WriteLonger => "WRITE of another length",
+            Self::Directory => "DIRECTORY of 10",
+            Self::GetPerms => "GET_PERMS",
+            Self::SetPerms => "SET_PERMS",
+            Self::MkdirRm => "MKDIR and RM",
+            Self::WatchUnwatch => "WATCH and UNWATCH",
+            Self::Transaction => "transaction of START, READ, WRITE, END",
+        }
+    }
+
+    /// The operation of this client, which must be a guest with a hundred nodes.
+    pub fn script(self, client: Client) -> Script {
+        let script = Script::new(client);
+        let node = b"data/d4/k2\0";
+        match self {
+            Self::Read => script.then(Op::Read, &[node]),
+            Self::Write => script
+                .then(Op::Write, &[node, b"othervalue"])
+                .then(Op::Write, &[node, b"valuevalue"])
+                .counting(2),
+            Self::WriteLonger => script
+                .then(Op::Write, &[node, b"a value of twenty-six bytes"])
+                .then(Op::Write, &[node, b"short"])
+                .counting(2),
+            Self::Directory => script.then(Op::Directory, &[b"data/d4\0"]),
+            Self::GetPerms => script.then(Op::GetPerms, &[node]),
+            Self::SetPerms => {
+                let domain = client.domain;
+                script
+                    .then(Op::SetPerms, &[node, format!("n{domain}\0r0\0").as_bytes()])
+                    .then(Op::SetPerms, &[node, format!("n{domain}\0").as_bytes()])
+                    .counting(2)
+            }
+            Self::MkdirRm => {
+                script.then(Op::Mkdir, &[b"data/d4/new\0"]).then(Op::Rm, &[b"data/d4/new\0"])
+            }
+            Self::WatchUnwatch => {
+                let watch: &[&[u8]] = &[b"data/d4\0", b"FFFF888012345678\0"];
+                script.then(Op::Watch, watch).then(Op::Unwatch, watch)
+            }
+            Self::Transaction => {
+                let values: [&[u8]; 2] = [b"othervalue", b"valuevalue"];
+                let transaction = |script: Script, value| {
+                    script
+                        .then(Op::TransactionStart, &[b"\0"])
+                        .then(Op::Read, &[node])
+                        .then(Op::Write, &[node, value])
+                        .then(Op::TransactionEnd, &[b"T\0"])
+                };
+                values.into_iter().fold(script, transaction).counting(2)
+            }
+        }
+    }
+}
+
+/// Requests of one client in order, each in a turn of its own.
+#[derive(Clone, Debug)]
+pub struct Script {
+    client: Client,
+    frames: Vec<Vec<u8>>,
+    operations: u32,
+}
+
+impl Script {
+    /// No request yet.
+    pub fn new(client: Client) -> Self {
+        Self { client, frames: Vec::new(), operations: 1 }
+    }
+
+    /// One more request; after a TRANSACTION_START in the transaction that it began.
+    ///
+    /// # Panics
+    /// If no frame can hold it.
+    #[must_use]
+    pub fn then(mut self, op: Op, parts: &[&[u8]]) -> Self {
+        let mut frame = Vec::new();
+        encode(&mut frame, op, 1, 0, parts).expect("a payload that a frame can hold");
+        self.frames.push(frame);
+        self
+    }
+
+    /// A run of it is that many operations, and not one.
+    #[must_use]
+    pub fn counting(mut self, operations: u32) -> Self {
+        self.operations = operations;
+        self
+    }
+
+    /// How many operations a run of it is.
+    pub fn operations(&self) -> u32 {
+        self.operations
+    }
+
+    /// Does it once.
+    ///
+    /// # Panics
+    /// If a request is not answered, or by an error.
+    pub fn run(&mut self, world: &mut World) {
+        let mut transaction = 0_u32;
+        for frame in &mut self.frames {
+            frame[TX_ID].copy_from_slice(&transaction.to_le_bytes());
+            world.turn(self.client.conn, frame);
+            let answer = world.answer();
+            let (asked, got) = (kind(frame), kind(answer));
+            assert_eq!(got, asked, "the answer is {:?}", answer.escape_ascii().to_string());
+            if asked == Op::TransactionStart.to_wire() {
+                transaction = number(answer);
+            } else if asked == Op::TransactionEnd.to_wire() {
+                transaction = 0;
+            }
+        }
+    }
+}
+
+/// A frame's type; that of its first one if there are more.
+fn kind(frame: &[u8]) -> u32 {
+    frame.first_chunk().map_or(u32::MAX, |word| u32::from_le_bytes(*word))
+}
+
+/// The number that is a frame's payload, in digits.
+fn number(frame: &[u8]) -> u32 {
+    let digits = frame[xenstore_core::wire::HEADER_SIZE..].iter().filter(|byte| **byte != 0);
+    digits.fold(0, |number, digit| number * 10 + u32::from(digit - b'0'))
+}

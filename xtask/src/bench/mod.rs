@@ -1,0 +1,35 @@
+//! `cargo xtask bench`: what the store costs, beside what it is to cost and what others cost.
+
+pub(crate) mod budgets;
+mod callgrind;
+mod host;
+mod report;
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use crate::progress::Progress;
+use crate::workspace::Workspace;
+
+pub(crate) use host::program;
+use report::Report;
+
+/// A part of the figures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// xenstore-core alone, on this machine: instructions, time, bytes
+    Host,
+}
+
+/// Measures one part, or all; prints the tables and leaves them with their plots in
+/// `target/bench/`. True if every target is met.
+pub(crate) fn run(ws: &Workspace, part: Option<Part>, progress: &Progress) -> Result<bool> {
+    let mut report = Report::default();
+    if part.is_none_or(|part| part == Part::Host) {
+        report.add(host::measure(ws, progress)?);
+    }
+    progress.say(report.text());
+    let path = report.write(&ws.bench()?)?;
+    progress.say(format_args!("the same with plots: {}", ws.shown(&path)));
+    Ok(report.is_met())
+}
