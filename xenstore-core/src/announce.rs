@@ -10,15 +10,19 @@ use alloc::vec::Vec;
 
 use crate::change::Change;
 use crate::connection::Connections;
+use crate::domain::Domains;
 use crate::host::{ConnId, DomId};
 use crate::outbox::Event;
 use crate::path::{Name, Path, Place, extend_decimal};
 use crate::perms::{Perms, Subject};
+use crate::quota::Denial;
+use crate::reply::Reply;
 use crate::store::{Caller, Store};
 use crate::trail::Trail;
 use crate::transaction::Record;
 use crate::tree::{Node, Reach, Special, Step, Tree, Walk};
 use crate::watch::{Spot, Watch, WatchId, Watches};
+use crate::wire::{Error, Header, Op};
 
 /// Everybody who can be told something.
 #[derive(Debug)]
@@ -72,6 +76,31 @@ impl<'a> Secrecy<'a> {
 impl Audience {
     pub(crate) fn new() -> Self {
         Self { watches: Watches::new(), connections: Connections::default(), heard: Vec::new() }
+    }
+
+    /// Queues the reply to a request, and has the connection looked at.
+    pub(crate) fn answer(
+        &mut self,
+        domains: &Domains,
+        conn: ConnId,
+        header: Header,
+        outcome: &Result<Reply<'_>, Denial>,
+    ) {
+        let Some((connection, spare)) = self.connections.parts(conn) else { return };
+        let outbox = &mut connection.outbox;
+        let error = match outcome {
+            Ok(reply) if outbox.reply(header, spare, |out| reply.extend(out, domains)) => None,
+            Ok(_) => Some(Error::E2big),
+            Err(denial) => Some(denial.error),
+        };
+        if let Some(error) = error {
+            let header = Header { kind: Op::Error.to_wire().into(), ..header };
+            outbox.reply(header, spare, |out| {
+                out.extend_from_slice(error.name().as_bytes());
+                out.push(0);
+            });
+        }
+        self.connections.mark_ready(conn.slot);
     }
 
     /// Tells of one change to the store.

@@ -366,19 +366,7 @@ fn position<V>(slots: &[Slot<V>], name: Name<'_>, tails: &impl Tails<V>) -> Resu
 /// Returns the place of the last entry whose key is not above this one; 0 if all are.
 #[inline]
 fn last_not_above<T>(entries: &[T], key: Key, key_of: impl Fn(&T) -> Key) -> usize {
-    let (mut start, mut len) = (0, entries.len());
-    while len > 1 {
-        let half = len / 2;
-        let middle = start + half;
-        // Never out of range; a select is cheaper than a branch that guesses wrong.
-        start = if entries.get(middle).is_some_and(|entry| key_of(entry) <= key) {
-            middle
-        } else {
-            start
-        };
-        len -= half;
-    }
-    start
+    entries.partition_point(|entry| key_of(entry) <= key).saturating_sub(1)
 }
 
 /// Returns what a name adds to [`Children::names_len`].

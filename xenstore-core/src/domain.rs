@@ -172,12 +172,12 @@ mod tests {
     #[test]
     fn a_life_ends_and_its_number_serves_again() {
         let mut domains = Domains::new();
-        let first = domains.add(DomId(4), UniqueId(1), Limits::default()).who;
-        domains.add(DomId(40_000), UniqueId(2), Limits::default());
+        let first = domains.add(DomId(4), UniqueId(1), Limits::DEFAULT).who;
+        domains.add(DomId(40_000), UniqueId(2), Limits::DEFAULT);
         let entry = Entry { who: first, domain: DomId(4), access: Access::Read };
         assert!(domains.named_by(entry).is_some() && domains.lists(entry));
         domains.remove(DomId(4));
-        let second = domains.add(DomId(4), UniqueId(3), Limits::default()).who;
+        let second = domains.add(DomId(4), UniqueId(3), Limits::DEFAULT).who;
         assert_ne!(first, second, "the next life is another");
         assert!(domains.named_by(entry).is_none() && !domains.lists(entry));
         assert!(domains.lists(Entry { who: Who::NOBODY, ..entry }), "never was about a domain");

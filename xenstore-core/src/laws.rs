@@ -7,26 +7,25 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use crate::host::DomId;
-use crate::operation::{NodeOp, PathOp, PermsOp};
+use crate::operation::{Edit, Look};
 use crate::path::{Name, Namer, Path, Place, WatchPath};
 use crate::perms::Spelled;
+use crate::quota::Limits;
 use crate::request::{Client, Request};
-use crate::wire::{Op, PAYLOAD_MAX};
+use crate::wire::{Features, Op, PAYLOAD_MAX};
 
 const HOME: &[u8] = b"/local/domain/7/";
 
 /// A client that is bound by the usual limits.
 const GUEST: Client<'_> = Client {
-    namer: Namer { home: HOME, longest: Some(2048) },
-    watch_depth: true,
-    permissions: Some(5),
+    namer: Namer { home: HOME, limits: Some(&Limits::DEFAULT) },
+    features: Features::all(),
 };
 
 /// One that no limit binds, and that has not got the feature.
 const TOOLSTACK: Client<'_> = Client {
-    namer: Namer { home: b"/local/domain/0/", longest: None },
-    watch_depth: false,
-    permissions: None,
+    namer: Namer { home: b"/local/domain/0/", limits: None },
+    features: Features::empty(),
 };
 
 /// What is understood can be said in one canonical way, and is understood the same again.
@@ -124,10 +123,16 @@ fn is_path(bytes: &[u8]) -> bool {
 /// A request as a client says it that knows only one way to; `None` for one whose path is bad.
 fn spell(request: &Request<'_>) -> Option<Vec<u8>> {
     let said = match request {
-        Request::Path(PathOp::Node(path, op)) => return node(*path, op),
-        Request::Path(PathOp::Perms(place, PermsOp::Show)) => strings(&[place_of(*place)?]),
+        Request::Look(Look::Part(path, from)) => {
+            strings(&[place_of(Place::Node(*path))?, from.to_string().as_bytes()])
+        }
+        Request::Look(look) => strings(&[place_of(look.place())?]),
         // Parsing leaves this to who knows the domains.
-        Request::Path(PathOp::Perms(_, PermsOp::Set(_))) => unreachable!("parsed as SET_PERMS"),
+        Request::Edit(Edit::Perms(..)) => unreachable!("parsed as SET_PERMS"),
+        Request::Edit(Edit::Write(path, value)) => {
+            [&strings(&[place_of(Place::Node(*path))?]), *value].concat()
+        }
+        Request::Edit(edit) => strings(&[place_of(edit.place())?]),
         Request::SetPerms { place, perms } => {
             let place = place.as_ref().ok().and_then(|place| place_of(*place))?;
             let mut said = strings(&[place]);
@@ -165,16 +170,6 @@ fn spell(request: &Request<'_>) -> Option<Vec<u8>> {
         Request::Control(words) => strings(&words.iter().collect::<Vec<_>>()),
     };
     Some(said)
-}
-
-fn node(path: Path<'_>, op: &NodeOp<'_>) -> Option<Vec<u8>> {
-    path.judge().ok()?;
-    let path = path.as_bytes();
-    Some(match op {
-        NodeOp::Read | NodeOp::Directory | NodeOp::Mkdir | NodeOp::Rm => strings(&[path]),
-        NodeOp::DirectoryPart(from) => strings(&[path, from.to_string().as_bytes()]),
-        NodeOp::Write(value) => [&strings(&[path]), *value].concat(),
-    })
 }
 
 fn place_of(place: Place<'_>) -> Option<&[u8]> {

@@ -1,7 +1,8 @@
 //! Operations on a tree: each is judged first, without changing anything, and then done.
 //!
-//! Judging gives the answer and a [`Change`]. Accounting, the index of owned nodes and the events
-//! all follow from changes alone, for a single request and for a transaction's commit alike.
+//! What only looks gives an answer, what edits gives a [`Change`]. Accounting, the index of owned
+//! nodes and the events all follow from changes alone, for a single request and for a transaction's
+//! commit alike.
 
 use alloc::rc::Rc;
 
@@ -18,47 +19,100 @@ use crate::wire::Error;
 /// An operation that may run in a transaction.
 #[derive(Clone, Debug)]
 pub(crate) enum PathOp<'a> {
-    /// An operation on a node of the tree.
-    Node(Path<'a>, NodeOp<'a>),
-    /// An operation on permissions, which the special nodes have too.
-    Perms(Place<'a>, PermsOp),
+    Look(Look<'a>),
+    Edit(Edit<'a>),
 }
 
+/// An operation that changes nothing.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum NodeOp<'a> {
-    Read,
-    Directory,
+pub(crate) enum Look<'a> {
+    Value(Path<'a>),
+    /// The names of the children.
+    Names(Path<'a>),
     /// A part of the list of names, from that byte on; a negative number is past the end.
-    DirectoryPart(i32),
-    Write(&'a [u8]),
-    Mkdir,
-    Rm,
+    Part(Path<'a>, i32),
+    Perms(Place<'a>),
 }
 
+/// An operation that may change something.
 #[derive(Clone, Debug)]
-pub(crate) enum PermsOp {
-    Show,
-    Set(Rc<Perms>),
+pub(crate) enum Edit<'a> {
+    Write(Path<'a>, &'a [u8]),
+    Mkdir(Path<'a>),
+    Rm(Path<'a>),
+    Perms(Place<'a>, Rc<Perms>),
 }
 
 impl<'a> PathOp<'a> {
     pub(crate) fn place(&self) -> Place<'a> {
         match self {
-            PathOp::Node(path, _) => Place::Node(*path),
-            PathOp::Perms(place, _) => *place,
+            Self::Look(look) => look.place(),
+            Self::Edit(edit) => edit.place(),
         }
     }
 }
 
-/// What an operation saw or did.
+impl<'a> Look<'a> {
+    pub(crate) fn place(self) -> Place<'a> {
+        match self {
+            Self::Value(path) | Self::Names(path) | Self::Part(path, _) => Place::Node(path),
+            Self::Perms(place) => place,
+        }
+    }
+}
+
+impl<'a> Edit<'a> {
+    pub(crate) fn place(&self) -> Place<'a> {
+        match self {
+            Self::Write(path, _) | Self::Mkdir(path) | Self::Rm(path) => Place::Node(*path),
+            Self::Perms(place, _) => *place,
+        }
+    }
+
+    /// Whether it can make the store larger.
+    pub(crate) fn grows(&self) -> bool {
+        !matches!(self, Self::Rm(_))
+    }
+
+    /// Returns the value that it writes.
+    fn value(&self) -> &'a [u8] {
+        if let Self::Write(_, value) = self { value } else { &[] }
+    }
+}
+
+/// What a look found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Seen<'t> {
+    /// The value of the node.
+    Value(&'t Rc<Node>),
+    /// The names of the node's children.
+    Names(&'t Rc<Node>),
+    /// The names of the node's children from that byte on.
+    Part(&'t Rc<Node>, i32),
+    Perms(&'t Rc<Perms>),
+}
+
+impl Seen<'_> {
+    /// Returns it for a transaction to remember.
+    fn keep(self, domains: &Domains) -> Answer {
+        match self {
+            Self::Value(node) => Answer::Value(Rc::clone(node)),
+            Self::Names(node) => Answer::Names(Rc::clone(node)),
+            Self::Part(node, from) => Answer::Part(Rc::clone(node), from),
+            Self::Perms(perms) => {
+                let listed = listed(perms, domains).count();
+                Answer::Perms { perms: Rc::clone(perms), listed }
+            }
+        }
+    }
+}
+
+/// What an operation of a transaction saw or did.
 #[derive(Clone, Debug)]
 pub(crate) enum Answer {
     Done,
-    /// The value of the node.
     Value(Rc<Node>),
-    /// The names of the node's children.
     Names(Rc<Node>),
-    /// The names of the node's children from that byte on.
     Part(Rc<Node>, i32),
     /// The permissions, and how many of them were listed: those of the dead are not.
     Perms {
@@ -68,6 +122,17 @@ pub(crate) enum Answer {
 }
 
 impl Answer {
+    /// Returns what was seen; `None` if something was done.
+    pub(crate) fn seen(&self) -> Option<Seen<'_>> {
+        match self {
+            Self::Done => None,
+            Self::Value(node) => Some(Seen::Value(node)),
+            Self::Names(node) => Some(Seen::Names(node)),
+            Self::Part(node, from) => Some(Seen::Part(node, *from)),
+            Self::Perms { perms, .. } => Some(Seen::Perms(perms)),
+        }
+    }
+
     /// Whether an answer that was given is the one that would be given now.
     pub(crate) fn still_holds(&self, now: &Self, domains: &Domains) -> bool {
         match (self, now) {
@@ -104,6 +169,60 @@ pub(crate) fn listed<'a>(
     perms.entries().iter().copied().filter(|entry| domains.lists(*entry))
 }
 
+/// Returns what a look sees.
+///
+/// # Errors
+/// Those of the operation, in the order in which docs/misc/xenstore.txt and the reference server
+/// let them win.
+#[inline]
+pub(crate) fn look<'t>(
+    tree: &'t Tree,
+    subject: &Subject,
+    home: Option<&Home>,
+    look: Look<'_>,
+) -> Result<Seen<'t>, Denial> {
+    let readable = |path| readable(tree, subject, home, path);
+    match look {
+        Look::Value(path) => readable(path).map(Seen::Value),
+        Look::Names(path) => readable(path).map(Seen::Names),
+        Look::Part(path, from) => readable(path).map(|node| Seen::Part(node, from)),
+        Look::Perms(Place::Node(path)) => readable(path).map(|node| Seen::Perms(&node.perms)),
+        Look::Perms(Place::Special(name)) => look_at_special(tree, subject, name),
+    }
+}
+
+fn readable<'t>(
+    tree: &'t Tree,
+    subject: &Subject,
+    home: Option<&Home>,
+    path: Path<'_>,
+) -> Result<&'t Rc<Node>, Denial> {
+    let reach = tree.reach(path, home, &mut ());
+    if reach.missing > 0 {
+        path.judge()?;
+    }
+    match (reach.node.perms.readable(subject), reach.missing) {
+        (true, 0) => Ok(reach.node),
+        // Who may not read the nearest node is not told that the rest is missing.
+        (false, _) => Err(Error::Eacces.into()),
+        (true, _) => Err(Error::Enoent.into()),
+    }
+}
+
+fn look_at_special<'t>(tree: &'t Tree, subject: &Subject, name: &[u8]) -> Result<Seen<'t>, Denial> {
+    let Some(special) = Special::from_name(name) else {
+        return Err(unknown(tree.root().perms.readable(subject)));
+    };
+    let perms = tree.special(special);
+    if perms.readable(subject) { Ok(Seen::Perms(perms)) } else { Err(Error::Eacces.into()) }
+}
+
+/// Returns the refusal of a special name that there is not. It has no parent but the root, whose
+/// rights decide what is told.
+fn unknown(told: bool) -> Denial {
+    if told { Error::Enoent } else { Error::Eacces }.into()
+}
+
 /// On whose behalf, and under which rules, operations are judged.
 pub(crate) struct Judge<'a> {
     pub(crate) domain: DomId,
@@ -122,88 +241,70 @@ impl Judge<'_> {
     /// Returns what the operation answers and changes on this tree, without changing it.
     ///
     /// # Errors
-    /// Those of the operation, in the order in which docs/misc/xenstore.txt and the reference
-    /// server let them win.
+    /// Those of [`look`] and of [`edit`](Self::edit).
     pub(crate) fn judge(
         &mut self,
         tree: &Tree,
         op: &PathOp<'_>,
     ) -> Result<(Answer, Change), Denial> {
         match op {
-            PathOp::Node(path, op) => {
-                let reach = tree.reach(*path, self.home, &mut self.trail);
-                if reach.missing > 0 {
-                    path.judge()?;
-                }
-                match op {
-                    NodeOp::Read => self.look(reach, Answer::Value),
-                    NodeOp::Directory => self.look(reach, Answer::Names),
-                    NodeOp::DirectoryPart(from) => {
-                        self.look(reach, |node| Answer::Part(node, *from))
-                    }
-                    NodeOp::Write(value) if reach.missing == 0 => self.write(reach, value),
-                    NodeOp::Write(value) => self.create(*path, reach, value),
-                    NodeOp::Mkdir if reach.missing == 0 => self.mkdir_again(reach),
-                    NodeOp::Mkdir => self.create(*path, reach, &[]),
-                    NodeOp::Rm => self.remove(reach),
-                }
+            PathOp::Look(what) => {
+                let seen = look(tree, &self.subject, self.home, *what)?;
+                Ok((seen.keep(self.domains), Change::Nothing))
             }
-            PathOp::Perms(Place::Node(path), op) => {
-                if let PermsOp::Set(perms) = op {
-                    // Clients are told of this even before a malformed path.
-                    self.must_own_alive(perms)?;
-                }
-                let reach = tree.reach(*path, self.home, &mut self.trail);
-                if reach.missing > 0 {
-                    path.judge()?;
-                }
-                match op {
-                    PermsOp::Show => self.look(reach, |node| self.shown(&node.perms)),
-                    PermsOp::Set(perms) => self.set_perms(reach, perms),
-                }
-            }
-            PathOp::Perms(Place::Special(name), op) => self.special(tree, name, op),
+            PathOp::Edit(edit) => Ok((Answer::Done, self.edit(tree, edit)?)),
         }
     }
 
-    fn look(
-        &self,
-        reach: Reach<'_>,
-        answer: impl FnOnce(Rc<Node>) -> Answer,
-    ) -> Result<(Answer, Change), Denial> {
-        let readable = reach.node.perms.readable(&self.subject);
-        match (readable, reach.missing) {
-            (true, 0) => Ok((answer(Rc::clone(reach.node)), Change::Nothing)),
-            // Who may not read the nearest node is not told that the rest is missing.
-            (false, _) => Err(Error::Eacces.into()),
-            (true, _) => Err(Error::Enoent.into()),
+    /// Returns what an edit changes on this tree, without changing it.
+    ///
+    /// # Errors
+    /// Those of the operation, in the order in which docs/misc/xenstore.txt and the reference
+    /// server let them win.
+    pub(crate) fn edit(&mut self, tree: &Tree, edit: &Edit<'_>) -> Result<Change, Denial> {
+        if let Edit::Perms(_, perms) = edit {
+            // Clients are told of this even before a malformed path.
+            self.must_own_alive(perms)?;
+        }
+        let path = match edit {
+            Edit::Write(path, _) | Edit::Mkdir(path) | Edit::Rm(path) => *path,
+            Edit::Perms(Place::Node(path), _) => *path,
+            Edit::Perms(Place::Special(name), perms) => {
+                return self.set_special(tree, name, perms);
+            }
+        };
+        let reach = tree.reach(path, self.home, &mut self.trail);
+        if reach.missing > 0 {
+            path.judge()?;
+        }
+        match edit {
+            Edit::Write(_, value) if reach.missing == 0 => self.write(reach, value),
+            Edit::Write(_, value) => self.create(path, reach, value),
+            Edit::Mkdir(_) if reach.missing == 0 => self.mkdir_again(reach),
+            Edit::Mkdir(_) => self.create(path, reach, &[]),
+            Edit::Rm(_) => self.remove(reach),
+            Edit::Perms(_, perms) => self.set_perms(reach, perms),
         }
     }
 
-    fn write(&self, reach: Reach<'_>, value: &[u8]) -> Result<(Answer, Change), Denial> {
+    fn write(&self, reach: Reach<'_>, value: &[u8]) -> Result<Change, Denial> {
         self.must_write(reach)?;
         let node = reach.node;
         self.must_fit(node.perms.entries().len(), value.len() + node.names_len())?;
-        let change = Change::Written {
+        Ok(Change::Written {
             perms: Rc::clone(&node.perms),
             parent: reach.parent.map(|parent| Rc::clone(&parent.perms)),
             from: node.value().len(),
             to: value.len(),
-        };
-        Ok((Answer::Done, change))
+        })
     }
 
-    fn mkdir_again(&self, reach: Reach<'_>) -> Result<(Answer, Change), Denial> {
+    fn mkdir_again(&self, reach: Reach<'_>) -> Result<Change, Denial> {
         self.must_write(reach)?;
-        Ok((Answer::Done, Change::Nothing))
+        Ok(Change::Nothing)
     }
 
-    fn create(
-        &mut self,
-        path: Path<'_>,
-        reach: Reach<'_>,
-        value: &[u8],
-    ) -> Result<(Answer, Change), Denial> {
+    fn create(&mut self, path: Path<'_>, reach: Reach<'_>, value: &[u8]) -> Result<Change, Denial> {
         self.must_write(reach)?;
         let parent = &reach.node.perms;
         let perms = match self.limits {
@@ -223,25 +324,24 @@ impl Judge<'_> {
         let filled = node.value().len() + node.names_len() + body;
         self.must_fit(node.perms.entries().len(), filled)?;
         let parent = Rc::clone(parent);
-        let change = Change::Created { perms, parent, made: reach.missing, value: value.len() };
-        Ok((Answer::Done, change))
+        Ok(Change::Created { perms, parent, made: reach.missing, value: value.len() })
     }
 
-    fn remove(&self, reach: Reach<'_>) -> Result<(Answer, Change), Denial> {
+    fn remove(&self, reach: Reach<'_>) -> Result<Change, Denial> {
         self.must_write(reach)?;
         match (reach.missing, reach.parent) {
             (0, Some(parent)) => {
                 let subtree = Rc::clone(reach.node);
-                Ok((Answer::Done, Change::Removed { subtree, parent: Rc::clone(&parent.perms) }))
+                Ok(Change::Removed { subtree, parent: Rc::clone(&parent.perms) })
             }
             (0, None) => Err(Error::Einval.into()),
             // To remove what is not there is no error where it could have been.
-            (1, _) => Ok((Answer::Done, Change::Nothing)),
+            (1, _) => Ok(Change::Nothing),
             _ => Err(Error::Enoent.into()),
         }
     }
 
-    fn set_perms(&self, reach: Reach<'_>, perms: &Rc<Perms>) -> Result<(Answer, Change), Denial> {
+    fn set_perms(&self, reach: Reach<'_>, perms: &Rc<Perms>) -> Result<Change, Denial> {
         let rights = reach.node.perms.rights(&self.subject);
         if reach.missing > 0 {
             return Err(if rights.write() { Error::Enoent } else { Error::Eacces }.into());
@@ -252,42 +352,23 @@ impl Judge<'_> {
         let node = reach.node;
         self.must_keep_owner(&node.perms, perms)?;
         self.must_fit(perms.entries().len(), node.value().len() + node.names_len())?;
-        let change = Change::Permitted {
+        Ok(Change::Permitted {
             node: Rc::clone(node),
             perms: Rc::clone(perms),
             parent: reach.parent.map(|parent| Rc::clone(&parent.perms)),
-        };
-        Ok((Answer::Done, change))
+        })
     }
 
-    fn special(&self, tree: &Tree, name: &[u8], op: &PermsOp) -> Result<(Answer, Change), Denial> {
-        if let PermsOp::Set(perms) = op {
-            self.must_own_alive(perms)?;
-        }
+    fn set_special(&self, tree: &Tree, name: &[u8], perms: &Rc<Perms>) -> Result<Change, Denial> {
         let Some(special) = Special::from_name(name) else {
-            // Such a name has no parent but the root, whose rights decide what is told.
-            let rights = tree.root().perms.rights(&self.subject);
-            let told = match op {
-                PermsOp::Show => rights.read(),
-                PermsOp::Set(_) => rights.write(),
-            };
-            return Err(if told { Error::Enoent } else { Error::Eacces }.into());
+            return Err(unknown(tree.root().perms.rights(&self.subject).write()));
         };
         let present = tree.special(special);
-        let rights = present.rights(&self.subject);
-        match op {
-            PermsOp::Show if rights.read() => Ok((self.shown(present), Change::Nothing)),
-            PermsOp::Set(perms) if rights.owner => {
-                self.must_keep_owner(present, perms)?;
-                let perms = Rc::clone(perms);
-                Ok((Answer::Done, Change::Announced { special, perms }))
-            }
-            PermsOp::Show | PermsOp::Set(_) => Err(Error::Eacces.into()),
+        if !present.rights(&self.subject).owner {
+            return Err(Error::Eacces.into());
         }
-    }
-
-    fn shown(&self, perms: &Rc<Perms>) -> Answer {
-        Answer::Perms { perms: Rc::clone(perms), listed: listed(perms, self.domains).count() }
+        self.must_keep_owner(present, perms)?;
+        Ok(Change::Announced { special, perms: Rc::clone(perms) })
     }
 
     fn must_write(&self, reach: Reach<'_>) -> Result<(), Denial> {
@@ -324,19 +405,19 @@ impl Judge<'_> {
 /// The trail is the one that judging left.
 pub(crate) fn apply(
     tree: &mut Tree,
-    op: &PathOp<'_>,
+    edit: &Edit<'_>,
     change: &Change,
     generation: u64,
     trail: &Trail,
 ) {
-    match (op.place(), change) {
+    match (edit.place(), change) {
         (_, Change::Nothing) => {}
         (_, Change::Announced { special, perms }) => tree.set_special(*special, Rc::clone(perms)),
         (Place::Node(path), Change::Written { .. }) => {
-            tree.write(Way { path, trail }, value_of(op), generation);
+            tree.write(Way { path, trail }, edit.value(), generation);
         }
         (Place::Node(path), Change::Created { perms, .. }) => {
-            tree.create(Way { path, trail }, value_of(op), perms, generation);
+            tree.create(Way { path, trail }, edit.value(), perms, generation);
         }
         (Place::Node(path), Change::Permitted { perms, .. }) => {
             tree.set_perms(Way { path, trail }, Rc::clone(perms), generation);
@@ -345,12 +426,5 @@ pub(crate) fn apply(
             drop(tree.remove(Way { path, trail }, generation));
         }
         (Place::Special(_), _) => unreachable!("only permissions of special nodes change"),
-    }
-}
-
-fn value_of<'a>(op: &PathOp<'a>) -> &'a [u8] {
-    match op {
-        PathOp::Node(_, NodeOp::Write(value)) => value,
-        PathOp::Node(..) | PathOp::Perms(..) => &[],
     }
 }

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::host::DomId;
-use crate::quota::{Denial, Quota};
+use crate::quota::{Denial, Limits, Quota};
 use crate::wire::Error;
 
 /// An absolute path: a slash, and names with slashes between them.
@@ -279,8 +279,8 @@ pub(crate) struct WatchPath<'a> {
 pub(crate) struct Namer<'h> {
     /// The home where relative paths begin, with a slash at its end.
     pub(crate) home: &'h [u8],
-    /// The most bytes that a path may have below `/local/domain/N/`; `None` for no limit.
-    pub(crate) longest: Option<u32>,
+    /// The limits that hold for them, if any do.
+    pub(crate) limits: Option<&'h Limits>,
 }
 
 impl Namer<'_> {
@@ -344,11 +344,11 @@ impl Namer<'_> {
                 (&scratch[..], self.home.len())
             }
         };
-        match self.longest.map(|longest| longest as usize) {
-            Some(longest) if full.len() > longest && local_len(full) > longest => {
-                Err(Quota::PathMax.into())
-            }
-            _ => Ok(WatchPath { full, implied }),
+        let allowed = |len| self.limits.is_none_or(|limits| limits.allow(Quota::PathMax, len));
+        if allowed(full.len()) || allowed(local_len(full)) {
+            Ok(WatchPath { full, implied })
+        } else {
+            Err(Quota::PathMax.into())
         }
     }
 }
@@ -432,7 +432,7 @@ fn is_legal(byte: u8) -> bool {
 mod tests {
     use super::*;
 
-    const GUEST: Namer<'_> = Namer { home: b"/local/domain/7/", longest: Some(2048) };
+    const GUEST: Namer<'_> = Namer { home: b"/local/domain/7/", limits: Some(&Limits::DEFAULT) };
 
     fn parse(raw: &str) -> Result<Vec<u8>, Error> {
         let mut scratch = Vec::new();
@@ -467,7 +467,7 @@ mod tests {
         }
         assert!(parse(&format!("/{}", &longest[1..])).is_ok(), "2048 bytes elsewhere");
         assert!(parse(&format!("/{longest}")).is_err(), "2049 bytes elsewhere");
-        let free = Namer { longest: None, ..GUEST };
+        let free = Namer { limits: None, ..GUEST };
         assert!(free.node(format!("/{longest}{longest}").as_bytes(), &mut Vec::new()).is_ok());
     }
 

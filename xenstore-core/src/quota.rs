@@ -120,13 +120,11 @@ impl From<Quota> for Denial {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits([u32; Quota::COUNT]);
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self([1000, 128, 20, 2_621_440, 2_097_152, 10, 1024, 5, 2048, 2048])
-    }
-}
-
 impl Limits {
+    /// What the first domain gets.
+    pub(crate) const DEFAULT: Self =
+        Self([1000, 128, 20, 2_621_440, 2_097_152, 10, 1024, 5, 2048, 2048]);
+
     pub(crate) fn of(&self, quota: Quota) -> u32 {
         self.0[quota as usize]
     }
@@ -191,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_limit_allows_exactly_its_value_and_zero_allows_all() {
-        let mut limits = Limits::default();
+        let mut limits = Limits::DEFAULT;
         assert!(limits.allow(Quota::Nodes, 1000));
         assert!(!limits.allow(Quota::Nodes, 1001));
         limits.set(Quota::Nodes, 0);

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use crate::domain::Domains;
 use crate::host::DomId;
-use crate::operation::{Answer, listed};
+use crate::operation::{Answer, Seen, listed};
 use crate::path::{extend_decimal, extend_home};
 use crate::perms::Perms;
 use crate::tree::Node;
@@ -16,6 +16,8 @@ use crate::wire::PAYLOAD_MAX;
 #[derive(Debug)]
 pub(crate) enum Reply<'a> {
     Done,
+    Seen(Seen<'a>),
+    /// The same, or that it was done, in a transaction, which remembers it.
     Answer(Answer),
     /// The first event of this watch, for its own path, follows.
     Watching(WatchId, &'a [u8]),
@@ -30,13 +32,12 @@ impl Reply<'_> {
     /// Appends the payload, or more than a frame holds where it is too long.
     pub(crate) fn extend(&self, out: &mut Vec<u8>, domains: &Domains) {
         match self {
-            Reply::Done | Reply::Answer(Answer::Done) | Reply::Watching(..) => {
-                out.extend_from_slice(b"OK\0");
-            }
-            Reply::Answer(Answer::Value(node)) => out.extend_from_slice(node.value()),
-            Reply::Answer(Answer::Names(node)) => extend_names(out, node),
-            Reply::Answer(Answer::Part(node, from)) => extend_part(out, node, *from),
-            Reply::Answer(Answer::Perms { perms, .. }) => extend_perms(out, perms, domains),
+            Reply::Done | Reply::Watching(..) => out.extend_from_slice(DONE),
+            Reply::Seen(seen) => extend_seen(out, *seen, domains),
+            Reply::Answer(answer) => match answer.seen() {
+                Some(seen) => extend_seen(out, seen, domains),
+                None => out.extend_from_slice(DONE),
+            },
             Reply::Number(number) => {
                 extend_decimal(out, *number);
                 out.push(0);
@@ -51,6 +52,18 @@ impl Reply<'_> {
                 out.push(0);
             }
         }
+    }
+}
+
+/// What most requests are answered with that have nothing to tell.
+const DONE: &[u8] = b"OK\0";
+
+fn extend_seen(out: &mut Vec<u8>, seen: Seen<'_>, domains: &Domains) {
+    match seen {
+        Seen::Value(node) => out.extend_from_slice(node.value()),
+        Seen::Names(node) => extend_names(out, node),
+        Seen::Part(node, from) => extend_part(out, node, from),
+        Seen::Perms(perms) => extend_perms(out, perms, domains),
     }
 }
 

@@ -4,11 +4,11 @@ use alloc::vec::Vec;
 
 use crate::host::DomId;
 use crate::number;
-use crate::operation::{NodeOp, PathOp, PermsOp};
-use crate::path::{Namer, Place, WatchPath};
+use crate::operation::{Edit, Look};
+use crate::path::{Namer, Path, Place, WatchPath};
 use crate::perms::Spelled;
 use crate::quota::{Denial, Quota};
-use crate::wire::{Error, Op};
+use crate::wire::{Error, Features, Op};
 
 /// Who may send a message, and whether its transaction is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,9 +66,9 @@ pub(crate) fn rules(op: Op) -> Option<Rules> {
 /// What a client asks for.
 #[derive(Clone, Debug)]
 pub(crate) enum Request<'a> {
-    /// An operation that may run in a transaction.
-    Path(PathOp<'a>),
-    /// Likewise, once its permissions are known to name living domains. A bad path is reported
+    Look(Look<'a>),
+    Edit(Edit<'a>),
+    /// An edit, once its permissions are known to name living domains. A bad path is reported
     /// only after they were judged, as clients know it.
     SetPerms {
         place: Result<Place<'a>, Denial>,
@@ -123,10 +123,8 @@ pub(crate) enum Request<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Client<'h> {
     pub(crate) namer: Namer<'h>,
-    /// Whether it may limit a watch in depth.
-    pub(crate) watch_depth: bool,
-    /// The most permissions of one node; `None` for no limit.
-    pub(crate) permissions: Option<u32>,
+    /// What is offered to it.
+    pub(crate) features: Features,
 }
 
 impl<'a> Request<'a> {
@@ -142,24 +140,23 @@ impl<'a> Request<'a> {
     ) -> Result<Self, Denial> {
         let strings = || Strings::of(payload);
         match op {
-            Op::Read => client.node(payload, NodeOp::Read, scratch),
-            Op::Directory => client.node(payload, NodeOp::Directory, scratch),
-            Op::Mkdir => client.node(payload, NodeOp::Mkdir, scratch),
-            Op::Rm => client.node(payload, NodeOp::Rm, scratch),
+            Op::Read => Ok(Self::Look(Look::Value(client.node(payload, scratch)?))),
+            Op::Directory => Ok(Self::Look(Look::Names(client.node(payload, scratch)?))),
+            Op::Mkdir => Ok(Self::Edit(Edit::Mkdir(client.node(payload, scratch)?))),
+            Op::Rm => Ok(Self::Edit(Edit::Rm(client.node(payload, scratch)?))),
             Op::Write => {
                 let end = payload.iter().position(|&byte| byte == 0).ok_or(Error::Einval)?;
                 let path = client.namer.node(&payload[..end], scratch)?;
-                Ok(Self::Path(PathOp::Node(path, NodeOp::Write(&payload[end + 1..]))))
+                Ok(Self::Edit(Edit::Write(path, &payload[end + 1..])))
             }
             Op::DirectoryPart => {
                 let [path, offset] = strings().exactly()?;
                 let path = client.namer.node(path, scratch)?;
-                let op = NodeOp::DirectoryPart(number::leading(offset));
-                Ok(Self::Path(PathOp::Node(path, op)))
+                Ok(Self::Look(Look::Part(path, number::leading(offset))))
             }
             Op::GetPerms => {
                 let place = client.namer.place(only(payload)?, scratch)?;
-                Ok(Self::Path(PathOp::Perms(place, PermsOp::Show)))
+                Ok(Self::Look(Look::Perms(place)))
             }
             Op::SetPerms => client.set_perms(strings(), scratch),
             Op::Watch => client.watch(strings(), scratch),
@@ -192,16 +189,10 @@ impl<'a> Request<'a> {
 }
 
 impl Client<'_> {
-    fn node<'a>(
-        self,
-        payload: &'a [u8],
-        op: NodeOp<'a>,
-        scratch: &'a mut Vec<u8>,
-    ) -> Result<Request<'a>, Denial> {
+    fn node<'a>(self, payload: &'a [u8], scratch: &'a mut Vec<u8>) -> Result<Path<'a>, Denial> {
         // A NUL before the last is no legal character, and is found out with the others.
         let [path @ .., 0] = payload else { return Err(Error::Einval.into()) };
-        let path = self.namer.node(path, scratch)?;
-        Ok(Request::Path(PathOp::Node(path, op)))
+        self.namer.node(path, scratch)
     }
 
     fn set_perms<'a>(
@@ -213,7 +204,8 @@ impl Client<'_> {
         let (Some(path), 2..) = (each.next(), strings.len()) else {
             return Err(Error::Einval.into());
         };
-        if self.permissions.is_some_and(|most| strings.len() - 1 > most as usize) {
+        let count = strings.len() - 1;
+        if self.namer.limits.is_some_and(|limits| !limits.allow(Quota::NodePermissions, count)) {
             return Err(Quota::NodePermissions.into());
         }
         let perms: Option<Vec<_>> = each.map(Spelled::parse).collect();
@@ -228,7 +220,7 @@ impl Client<'_> {
     ) -> Result<Request<'a>, Denial> {
         let (path, token, depth) = match strings.exactly() {
             Ok([path, token]) => (path, token, None),
-            Err(_) if self.watch_depth => {
+            Err(_) if self.features.contains(Features::WATCH_DEPTH) => {
                 let [path, token, depth] = strings.exactly()?;
                 let depth = u32::try_from(number::leading(depth)).map_err(|_| Error::Einval)?;
                 (path, token, Some(depth))
@@ -324,20 +316,23 @@ impl<'a> Strings<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quota::Limits;
 
     const CLIENT: Client<'_> = Client {
-        namer: Namer { home: b"/local/domain/1/", longest: Some(2048) },
-        watch_depth: true,
-        permissions: Some(5),
+        namer: Namer { home: b"/local/domain/1/", limits: Some(&Limits::DEFAULT) },
+        features: Features::all(),
     };
+
+    fn judge(place: Place<'_>) -> Result<(), Denial> {
+        if let Place::Node(path) = place { path.judge() } else { Ok(()) }
+    }
 
     /// Returns what refuses a payload, in the request or in its path.
     fn error(op: Op, payload: &[u8]) -> Option<Error> {
         let mut scratch = Vec::new();
         let judged = match Request::parse(op, payload, CLIENT, &mut scratch) {
-            Ok(Request::Path(PathOp::Node(path, _) | PathOp::Perms(Place::Node(path), _))) => {
-                path.judge()
-            }
+            Ok(Request::Look(look)) => judge(look.place()),
+            Ok(Request::Edit(edit)) => judge(edit.place()),
             other => other.map(|_| ()),
         };
         judged.err().map(|denial| denial.error)
@@ -382,7 +377,7 @@ mod tests {
         for (op, payload) in cases {
             assert_eq!(error(op, payload), Some(Error::Einval), "{op:?} {payload:?}");
         }
-        let flat = Client { watch_depth: false, ..CLIENT };
+        let flat = Client { features: Features::empty(), ..CLIENT };
         let deep = Request::parse(Op::Watch, b"/w\0t\0 1\0", flat, &mut Vec::new()).map(|_| ());
         assert_eq!(deep, Err(Error::Einval.into()), "a depth without the feature");
     }
@@ -406,7 +401,7 @@ mod tests {
     fn a_value_is_all_that_follows_the_path() {
         let mut scratch = Vec::new();
         let request = Request::parse(Op::Write, b"/a\0b\0c", CLIENT, &mut scratch);
-        let Ok(Request::Path(PathOp::Node(_, NodeOp::Write(value)))) = request else {
+        let Ok(Request::Edit(Edit::Write(_, value))) = request else {
             panic!("got {request:?}");
         };
         assert_eq!(value, b"b\0c");

@@ -14,8 +14,9 @@ use alloc::vec::Vec;
 use zerocopy::FromBytes;
 
 use crate::announce::Audience;
+use crate::domain::Domain;
 use crate::host::{Config, ConnId, DomId, Host, UniqueId};
-use crate::operation::{NodeOp, PathOp, PermsOp};
+use crate::operation::{Edit, PathOp, look};
 use crate::path::{Namer, Place};
 use crate::perms::Spelled;
 use crate::quota::{Denial, Quota};
@@ -314,35 +315,22 @@ impl Server {
         Ok(rest)
     }
 
-    /// Answers one request: whatever it is, exactly one reply is queued, and only here.
+    /// Answers one request: whatever it is, exactly one reply is queued.
     fn dispatch(&mut self, conn: ConnId, header: Header, payload: &[u8], host: &mut impl Host) {
         self.requests += 1;
         let mut scratch = core::mem::take(&mut self.scratch);
-        let outcome = self.perform(conn, header, payload, &mut scratch, host);
+        let number = header.tx_id.get();
         let Self { store, audience, .. } = self;
-        if let Some((connection, spare)) = audience.connections.parts(conn) {
-            let outbox = &mut connection.outbox;
-            let error = match &outcome {
-                Ok(reply) => {
-                    let fits = outbox.reply(header, spare, |out| reply.extend(out, &store.domains));
-                    if fits { None } else { Some(Error::E2big) }
-                }
-                Err(denial) => Some(denial.error),
-            };
-            if let Some(error) = error {
-                let header = Header { kind: Op::Error.to_wire().into(), ..header };
-                outbox.reply(header, spare, |out| {
-                    out.extend_from_slice(error.name().as_bytes());
-                    out.push(0);
-                });
+        match ask(store, audience, conn, header, payload, &mut scratch) {
+            Ok((Sender { domain, caller }, Request::Look(what))) if number == 0 => {
+                let seen = look(&store.tree, &caller.subject, Some(&domain.home), what);
+                audience.answer(&store.domains, conn, header, &seen.map(Reply::Seen));
             }
-            if let Err(Denial { quota: Some(quota), .. }) = outcome {
-                store.count_refusal(connection.domain, quota);
+            Ok((Sender { caller, .. }, request)) => {
+                let outcome = self.perform(conn, caller, number, request, host);
+                self.conclude(conn, header, outcome);
             }
-            audience.connections.mark_ready(conn.slot);
-        }
-        if let Ok(Reply::Watching(watch, path)) = outcome {
-            audience.greet(watch, path);
+            Err(denial) => self.conclude(conn, header, Err(denial)),
         }
         self.scratch = scratch;
         if !self.store.notices.is_empty() || !self.store.relieved.is_empty() {
@@ -350,41 +338,35 @@ impl Server {
         }
     }
 
-    /// Applies the rules that hold before a request is even read, and then does what it asks.
+    /// Answers a request with what came of it, and does what must come after the answer.
+    fn conclude(&mut self, conn: ConnId, header: Header, outcome: Result<Reply<'_>, Denial>) {
+        let Self { store, audience, .. } = self;
+        audience.answer(&store.domains, conn, header, &outcome);
+        match outcome {
+            Ok(Reply::Watching(watch, path)) => audience.greet(watch, path),
+            Err(Denial { quota: Some(quota), .. }) => {
+                if let Some(connection) = audience.connections.find(conn) {
+                    store.count_refusal(connection.domain, quota);
+                }
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
+
+    /// Does what a request asks that more than looks at the store as it is.
     fn perform<'a>(
         &mut self,
         conn: ConnId,
-        header: Header,
-        payload: &'a [u8],
-        scratch: &'a mut Vec<u8>,
+        caller: Caller,
+        number: u32,
+        request: Request<'a>,
         host: &mut impl Host,
     ) -> Result<Reply<'a>, Denial> {
-        let op = Op::from_wire(header.kind.get()).ok_or(Error::Enosys)?;
-        let rules = rules(op).ok_or(Error::Enosys)?;
-        let connection = self.audience.connections.find(conn).ok_or(Error::Einval)?;
-        let domain = self.store.domains.find(connection.domain).ok_or(Error::Einval)?;
-        let privileged = self.store.is_privileged(domain.id);
-        let caller = Caller {
-            domain: domain.id,
-            subject: self.store.domains.subject_of(domain, privileged),
-        };
-        if rules.caller == CallerRule::Privileged && !privileged {
-            return Err(Error::Eacces.into());
-        }
-        let number = header.tx_id.get();
-        let open = number == 0 || connection.transactions.contains_key(&number);
-        if rules.transaction == TransactionRule::Checked && !open {
-            return Err(Error::Enoent.into());
-        }
-        let limit =
-            |quota| Some(domain.limits.of(quota)).filter(|limit| !privileged && *limit != 0);
-        let client = Client {
-            namer: Namer { home: domain.home.text(), longest: limit(Quota::PathMax) },
-            watch_depth: domain.features.contains(Features::WATCH_DEPTH),
-            permissions: limit(Quota::NodePermissions),
-        };
-        match Request::parse(op, payload, client, scratch)? {
-            Request::Path(op) => self.path(conn, caller, number, &op, host),
+        match request {
+            Request::Look(look) => {
+                self.operate_within(conn, caller, number, &PathOp::Look(look), host)
+            }
+            Request::Edit(edit) => self.edit(conn, caller, number, edit, host),
             Request::SetPerms { place, perms } => {
                 self.set_perms(conn, caller, number, place, &perms, host)
             }
@@ -417,30 +399,25 @@ impl Server {
         }
     }
 
-    fn path(
+    fn edit(
         &mut self,
         conn: ConnId,
         caller: Caller,
         number: u32,
-        op: &PathOp<'_>,
+        edit: Edit<'_>,
         host: &impl Host,
     ) -> Result<Reply<'static>, Denial> {
-        // Whatever is asked, a transaction keeps what it was told.
-        if grows(op) {
-            self.must_have(RESERVE, host)?;
-        } else if number != 0 {
-            self.must_have(reserve_of(caller), host)?;
-        }
         if number != 0 {
-            let connection = self.audience.connections.find_mut(conn).ok_or(Error::Einval)?;
-            let open = connection.transactions.get_mut(&number).ok_or(Error::Enoent)?;
-            return Ok(Reply::Answer(self.store.operate_within(caller, open, op)?));
+            return self.operate_within(conn, caller, number, &PathOp::Edit(edit), host);
         }
-        let (answer, change) = self.store.operate(caller, op)?;
+        if edit.grows() {
+            self.must_have(RESERVE, host)?;
+        }
+        let change = self.store.edit(caller, &edit)?;
         if !change.is_nothing() {
-            self.audience.tell(&self.store, op.place(), &change);
+            self.audience.tell(&self.store, edit.place(), &change);
         }
-        Ok(Reply::Answer(answer))
+        Ok(Reply::Done)
     }
 
     fn set_perms(
@@ -457,7 +434,7 @@ impl Server {
         if let Some(domain) = self.store.domains.find_mut(caller.domain) {
             domain.highest.raise(Quota::NodePermissions, spelled.len());
         }
-        self.path(conn, caller, number, &PathOp::Perms(place?, PermsOp::Set(perms)), host)
+        self.edit(conn, caller, number, Edit::Perms(place?, perms), host)
     }
 
     /// Refuses a request when less memory is left than that. Snapshots of guests are given up
@@ -490,10 +467,39 @@ fn reserve_of(caller: Caller) -> usize {
     if caller.subject.privileged { LAST_RESERVE } else { RESERVE }
 }
 
-/// Whether an operation can make the store larger.
-fn grows(op: &PathOp<'_>) -> bool {
-    matches!(
-        op,
-        PathOp::Node(_, NodeOp::Write(_) | NodeOp::Mkdir) | PathOp::Perms(_, PermsOp::Set(_))
-    )
+/// Who sent a request.
+struct Sender<'s> {
+    domain: &'s Domain,
+    caller: Caller,
+}
+
+/// Applies the rules that hold before a request is even read, and then reads it.
+#[inline]
+fn ask<'s, 'a>(
+    store: &'s Store,
+    audience: &Audience,
+    conn: ConnId,
+    header: Header,
+    payload: &'a [u8],
+    scratch: &'a mut Vec<u8>,
+) -> Result<(Sender<'s>, Request<'a>), Denial> {
+    let op = Op::from_wire(header.kind.get()).ok_or(Error::Enosys)?;
+    let rules = rules(op).ok_or(Error::Enosys)?;
+    let connection = audience.connections.find(conn).ok_or(Error::Einval)?;
+    let domain = store.domains.find(connection.domain).ok_or(Error::Einval)?;
+    let privileged = store.is_privileged(domain.id);
+    if rules.caller == CallerRule::Privileged && !privileged {
+        return Err(Error::Eacces.into());
+    }
+    let number = header.tx_id.get();
+    let open = number == 0 || connection.transactions.contains_key(&number);
+    if rules.transaction == TransactionRule::Checked && !open {
+        return Err(Error::Enoent.into());
+    }
+    let limits = (!privileged).then_some(&domain.limits);
+    let client =
+        Client { namer: Namer { home: domain.home.text(), limits }, features: domain.features };
+    let subject = store.domains.subject_of(domain, privileged);
+    let caller = Caller { domain: domain.id, subject };
+    Ok((Sender { domain, caller }, Request::parse(op, payload, client, scratch)?))
 }

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use crate::change::Change;
 use crate::domain::Domains;
 use crate::host::{Config, ConnId, DomId, UniqueId};
-use crate::operation::{Answer, Judge, PathOp, apply};
+use crate::operation::{Answer, Edit, Judge, PathOp, apply};
 use crate::path::{Path, Place};
 use crate::perms::{Access, Entry, Interned, Perms, Spelled, Subject, Who};
 use crate::quota::{Denial, Limits, Marks, Quota};
@@ -55,7 +55,7 @@ pub(crate) struct Store {
 
 impl Store {
     pub(crate) fn new(config: Config) -> Self {
-        let limits = Limits::default();
+        let limits = Limits::DEFAULT;
         let mut domains = Domains::new();
         let who = domains.add(config.privileged, UniqueId(0), limits).who;
         let mut interned = Interned::default();
@@ -93,25 +93,21 @@ impl Store {
         Some(Caller { domain, subject })
     }
 
-    /// Runs an operation on the store itself.
+    /// Edits the store itself.
     ///
     /// # Errors
     /// Those of the operation, and what the quotas say; then nothing changed.
-    pub(crate) fn operate(
-        &mut self,
-        caller: Caller,
-        op: &PathOp<'_>,
-    ) -> Result<(Answer, Change), Denial> {
+    pub(crate) fn edit(&mut self, caller: Caller, edit: &Edit<'_>) -> Result<Change, Denial> {
         let mut judge = judge(&self.domains, &mut self.interned, caller);
-        let (answer, change) = judge.judge(&self.tree, op)?;
+        let change = judge.edit(&self.tree, edit)?;
         let trail = judge.trail;
         if !change.is_nothing() {
-            self.admit(caller, op.place(), &change)?;
+            self.admit(caller, edit.place(), &change)?;
             self.generation += 1;
-            apply(&mut self.tree, op, &change, self.generation, &trail);
-            self.account(op.place(), &change);
+            apply(&mut self.tree, edit, &change, self.generation, &trail);
+            self.account(edit.place(), &change);
         }
-        Ok((answer, change))
+        Ok(change)
     }
 
     /// Runs an operation within a transaction.
@@ -160,8 +156,10 @@ impl Store {
                 domain.highest.raise(Quota::TransactionNodes, touched);
             }
         }
-        self.generation += 1;
-        apply(&mut transaction.tree, op, change, self.generation, &trail);
+        if let PathOp::Edit(edit) = op {
+            self.generation += 1;
+            apply(&mut transaction.tree, edit, change, self.generation, &trail);
+        }
         transaction.memory += memory;
         self.charge_bytes(caller.domain, memory.cast_signed());
         match judged {

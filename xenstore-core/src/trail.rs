@@ -17,6 +17,36 @@ pub(crate) struct Trail {
     len: usize,
 }
 
+/// Who is told of the way that a search takes.
+pub(crate) trait Track {
+    /// Goes back to the root.
+    fn restart(&mut self);
+
+    /// Goes one level down.
+    fn push(&mut self, spot: Spot);
+}
+
+/// Nobody.
+impl Track for () {
+    fn restart(&mut self) {}
+
+    fn push(&mut self, _: Spot) {}
+}
+
+impl Track for Trail {
+    fn restart(&mut self) {
+        self.len = 0;
+    }
+
+    #[inline]
+    fn push(&mut self, spot: Spot) {
+        if let Some(place) = self.spots.get_mut(self.len) {
+            *place = spot;
+        }
+        self.len += 1;
+    }
+}
+
 impl Trail {
     /// Returns how many names of the path led to nodes.
     pub(crate) fn len(&self) -> usize {
@@ -27,20 +57,6 @@ impl Trail {
     /// remembered.
     pub(crate) fn spots(&self, levels: usize) -> Option<&[Spot]> {
         self.spots.get(..levels).filter(|spots| !spots.contains(&Spot::LOST))
-    }
-
-    /// Goes back to the root.
-    pub(crate) fn restart(&mut self) {
-        self.len = 0;
-    }
-
-    /// Goes one level down.
-    #[inline]
-    pub(crate) fn push(&mut self, spot: Spot) {
-        if let Some(place) = self.spots.get_mut(self.len) {
-            *place = spot;
-        }
-        self.len += 1;
     }
 }
 

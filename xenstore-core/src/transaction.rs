@@ -10,7 +10,7 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 
 use crate::change::Change;
-use crate::operation::{Answer, Judge, NodeOp, PathOp, PermsOp, apply};
+use crate::operation::{Answer, Edit, Judge, Look, PathOp, apply};
 use crate::path::{Path, Place};
 use crate::perms::Perms;
 use crate::tree::Tree;
@@ -54,29 +54,27 @@ pub(crate) struct Record {
 /// A [`PathOp`] that owns what it names.
 #[derive(Debug)]
 enum KeptOp {
-    Read,
-    Directory,
-    DirectoryPart(i32),
+    Value,
+    Names,
+    Part(i32),
+    Perms,
     Write(Box<[u8]>),
     Mkdir,
     Rm,
-    ShowPerms,
     SetPerms(Rc<Perms>),
 }
 
 impl Record {
     pub(crate) fn new(op: &PathOp<'_>, answer: Result<Answer, Error>, change: Change) -> Self {
         let kept = match op {
-            PathOp::Node(_, op) => match op {
-                NodeOp::Read => KeptOp::Read,
-                NodeOp::Directory => KeptOp::Directory,
-                NodeOp::DirectoryPart(from) => KeptOp::DirectoryPart(*from),
-                NodeOp::Write(value) => KeptOp::Write((*value).into()),
-                NodeOp::Mkdir => KeptOp::Mkdir,
-                NodeOp::Rm => KeptOp::Rm,
-            },
-            PathOp::Perms(_, PermsOp::Show) => KeptOp::ShowPerms,
-            PathOp::Perms(_, PermsOp::Set(perms)) => KeptOp::SetPerms(Rc::clone(perms)),
+            PathOp::Look(Look::Value(_)) => KeptOp::Value,
+            PathOp::Look(Look::Names(_)) => KeptOp::Names,
+            PathOp::Look(Look::Part(_, from)) => KeptOp::Part(*from),
+            PathOp::Look(Look::Perms(_)) => KeptOp::Perms,
+            PathOp::Edit(Edit::Write(_, value)) => KeptOp::Write((*value).into()),
+            PathOp::Edit(Edit::Mkdir(_)) => KeptOp::Mkdir,
+            PathOp::Edit(Edit::Rm(_)) => KeptOp::Rm,
+            PathOp::Edit(Edit::Perms(_, perms)) => KeptOp::SetPerms(Rc::clone(perms)),
         };
         Self { place: op.place().as_bytes().into(), op: kept, answer, change }
     }
@@ -88,26 +86,24 @@ impl Record {
     /// Returns what keeping a request costs, in bytes, with the nodes that only its transaction
     /// has, or still has.
     pub(crate) fn memory(op: &PathOp<'_>, change: &Change) -> usize {
-        let value = if let PathOp::Node(_, NodeOp::Write(value)) = op { value.len() } else { 0 };
+        let value = if let PathOp::Edit(Edit::Write(_, value)) = op { value.len() } else { 0 };
         let mut memory = size_of::<Self>() + op.place().as_bytes().len() + value;
         change.charge(op.place(), |_, _, bytes| memory += bytes.unsigned_abs());
         memory
     }
 
     fn op(&self) -> PathOp<'_> {
-        let op = match &self.op {
-            KeptOp::Read => NodeOp::Read,
-            KeptOp::Directory => NodeOp::Directory,
-            KeptOp::DirectoryPart(from) => NodeOp::DirectoryPart(*from),
-            KeptOp::Write(value) => NodeOp::Write(value),
-            KeptOp::Mkdir => NodeOp::Mkdir,
-            KeptOp::Rm => NodeOp::Rm,
-            KeptOp::ShowPerms => return PathOp::Perms(self.place(), PermsOp::Show),
-            KeptOp::SetPerms(perms) => {
-                return PathOp::Perms(self.place(), PermsOp::Set(Rc::clone(perms)));
-            }
-        };
-        PathOp::Node(Path::trusted(&self.place), op)
+        let path = || Path::trusted(&self.place);
+        match &self.op {
+            KeptOp::Value => PathOp::Look(Look::Value(path())),
+            KeptOp::Names => PathOp::Look(Look::Names(path())),
+            KeptOp::Part(from) => PathOp::Look(Look::Part(path(), *from)),
+            KeptOp::Perms => PathOp::Look(Look::Perms(self.place())),
+            KeptOp::Write(value) => PathOp::Edit(Edit::Write(path(), value)),
+            KeptOp::Mkdir => PathOp::Edit(Edit::Mkdir(path())),
+            KeptOp::Rm => PathOp::Edit(Edit::Rm(path())),
+            KeptOp::SetPerms(perms) => PathOp::Edit(Edit::Perms(self.place(), Rc::clone(perms))),
+        }
     }
 }
 
@@ -232,8 +228,10 @@ impl Transaction {
             if !holds {
                 return Err(Error::Eagain);
             }
-            *generation += 1;
-            apply(&mut tree, &op, &change, *generation, &judge.trail);
+            if let PathOp::Edit(edit) = &op {
+                *generation += 1;
+                apply(&mut tree, edit, &change, *generation, &judge.trail);
+            }
             record.change = change;
         }
         Ok(tree)

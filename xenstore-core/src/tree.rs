@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use crate::children::{Children, Spot, Tails, own};
 use crate::path::{Key, Name, Names, Path};
 use crate::perms::Perms;
-use crate::trail::{Home, Trail};
+use crate::trail::{Home, Track, Trail};
 
 /// A node: what belongs to one path.
 #[derive(Clone, Debug)]
@@ -210,14 +210,14 @@ impl Tree {
         self.specials[special as usize] = perms;
     }
 
-    /// Follows a path as far as there are nodes, and leaves a trail.
+    /// Follows a path as far as there are nodes, and tells the way.
     ///
     /// Most paths lead to the home of who asks, and there is less to search for on the way there.
     pub(crate) fn reach(
         &self,
         path: Path<'_>,
         home: Option<&Home>,
-        trail: &mut Trail,
+        trail: &mut impl Track,
     ) -> Reach<'_> {
         trail.restart();
         let start = home.and_then(|home| self.reach_home(path, home, trail));
@@ -242,7 +242,7 @@ impl Tree {
         &self,
         path: Path<'p>,
         home: &Home,
-        trail: &mut Trail,
+        trail: &mut impl Track,
     ) -> Option<(Reach<'_>, Names<'p>)> {
         let names = home.names_below(path)?;
         let mut reach = Reach { node: &self.root, parent: None, missing: 0 };

@@ -1,7 +1,8 @@
 //! Transactions of connections.
 
-use super::{Server, reserve_of};
+use super::{RESERVE, Server, reserve_of};
 use crate::host::{ConnId, DomId, Host};
+use crate::operation::PathOp;
 use crate::quota::{Denial, Quota};
 use crate::reply::Reply;
 use crate::store::Caller;
@@ -9,6 +10,22 @@ use crate::transaction::Transaction;
 use crate::wire::Error;
 
 impl Server {
+    /// Runs an operation in a transaction, which keeps what it was told.
+    pub(super) fn operate_within(
+        &mut self,
+        conn: ConnId,
+        caller: Caller,
+        number: u32,
+        op: &PathOp<'_>,
+        host: &impl Host,
+    ) -> Result<Reply<'static>, Denial> {
+        let grows = matches!(op, PathOp::Edit(edit) if edit.grows());
+        self.must_have(if grows { RESERVE } else { reserve_of(caller) }, host)?;
+        let connection = self.audience.connections.find_mut(conn).ok_or(Error::Einval)?;
+        let open = connection.transactions.get_mut(&number).ok_or(Error::Enoent)?;
+        Ok(Reply::Answer(self.store.operate_within(caller, open, op)?))
+    }
+
     pub(super) fn start_transaction(
         &mut self,
         conn: ConnId,

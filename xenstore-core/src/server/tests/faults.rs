@@ -5,7 +5,7 @@ use super::*;
 /// A check that finds nothing wrong proves something only if it would find what is.
 #[test]
 fn the_check_finds_each_fault() {
-    fn guest(server: &mut Server) -> &mut crate::domain::Domain {
+    fn guest(server: &mut Server) -> &mut Domain {
         server.store.domains.find_mut(DomId(1)).expect("a guest")
     }
     fn watches(server: &mut Server) -> &mut Vec<crate::watch::WatchId> {
