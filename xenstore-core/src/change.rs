@@ -59,95 +59,119 @@ impl Change {
         matches!(self, Self::Nothing)
     }
 
-    /// Tells what the change adds to each owner: nodes, and bytes.
-    pub(crate) fn charge(&self, place: Place<'_>, mut to: impl FnMut(Entry, isize, isize)) {
+    /// Tells all that follows from the change for those who own nodes.
+    pub(crate) fn follow(&self, place: Place<'_>, mut to: impl FnMut(Effect<'_>)) {
         let Place::Node(path) = place else { return };
         match self {
             Self::Nothing | Self::Announced { .. } => {}
             Self::Written { perms, from, to: len, .. } => {
                 if from != len {
-                    to(perms.owner(), 0, signed(*len) - signed(*from));
+                    to(Effect::charge(perms.owner(), 0, signed(*len) - signed(*from)));
                 }
             }
             Self::Created { perms, parent, made, value } => {
-                let (mut body, mut here) = (*value, path);
+                let (mut body, mut here, mut bytes) = (*value, path, 0);
                 for _ in 0..*made {
-                    let bytes = size(perms.entries().len(), body) + here.as_bytes().len();
-                    to(perms.owner(), 1, signed(bytes));
+                    bytes += size(perms.entries().len(), body) + here.as_bytes().len();
                     body = entry_len(here);
                     here = here.ancestor(1);
                 }
-                to(parent.owner(), 0, signed(body));
-            }
-            Self::Permitted { node, perms, .. } => {
-                let bytes = charge_of(node, path.as_bytes().len());
-                let new = bytes + 8 * perms.entries().len() - 8 * node.perms.entries().len();
-                to(node.perms.owner(), -1, -signed(bytes));
-                to(perms.owner(), 1, signed(new));
-            }
-            Self::Removed { subtree, parent } => {
-                to(parent.owner(), 0, -signed(entry_len(path)));
-                let mut walk = Walk::new(path, subtree);
-                while let Some(visit) = walk.next() {
-                    if visit.step == Step::Enter {
-                        let bytes = charge_of(visit.node, visit.path.len());
-                        to(visit.node.perms.owner(), -1, -signed(bytes));
-                    }
-                }
-            }
-        }
-    }
-
-    /// Tells which paths become, or stop to be, nodes whose owner does not own the parent.
-    pub(crate) fn move_roots(&self, place: Place<'_>, mut to: impl FnMut(Entry, &[u8], bool)) {
-        let Place::Node(path) = place else { return };
-        match self {
-            Self::Nothing | Self::Announced { .. } | Self::Written { .. } => {}
-            Self::Created { perms, parent, made, .. } => {
+                to(Effect::charge(perms.owner(), signed(*made), signed(bytes)));
+                to(Effect::charge(parent.owner(), 0, signed(body)));
                 if perms.owner().who != parent.owner().who {
-                    to(perms.owner(), path.ancestor(made - 1).as_bytes(), true);
+                    let path = path.ancestor(made - 1).as_bytes();
+                    to(Effect::Root { owner: perms.owner(), path, added: true });
                 }
             }
             Self::Permitted { node, perms, parent } => {
-                let (from, new) = (node.perms.owner(), perms.owner());
-                if from.who == new.who {
-                    return;
-                }
-                let above = parent.as_ref().map(|parent| parent.owner().who);
-                if above != Some(from.who) {
-                    to(from, path.as_bytes(), false);
-                }
-                if above != Some(new.who) {
-                    to(new, path.as_bytes(), true);
-                }
-                let mut walk = Walk::new(path, node);
-                walk.next();
-                while let Some(visit) = walk.next() {
-                    if visit.step == Step::Leave {
-                        continue;
-                    }
-                    let owner = visit.node.perms.owner();
-                    if owner.who == from.who {
-                        to(owner, visit.path, true);
-                    }
-                    if owner.who == new.who {
-                        to(owner, visit.path, false);
-                    }
-                    walk.skip_children();
-                }
+                follow_permitted(path, node, perms, parent.as_ref(), to);
             }
-            Self::Removed { subtree, parent } => {
-                let mut walk = Walk::new(path, subtree);
-                while let Some(visit) = walk.next() {
-                    let above = visit.parent.map_or(parent, |parent| &parent.perms);
-                    let owner = visit.node.perms.owner();
-                    if visit.step == Step::Enter && owner.who != above.owner().who {
-                        to(owner, visit.path, false);
-                    }
-                }
-            }
+            Self::Removed { subtree, parent } => follow_removed(path, subtree, parent, to),
         }
     }
+}
+
+/// What follows from a change for one who owns nodes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Effect<'p> {
+    /// The owner has so many nodes and bytes more.
+    Charge { owner: Entry, nodes: isize, bytes: isize },
+    /// The node becomes, or stops to be, one whose owner does not own the parent.
+    Root { owner: Entry, path: &'p [u8], added: bool },
+}
+
+impl Effect<'_> {
+    fn charge(owner: Entry, nodes: isize, bytes: isize) -> Self {
+        Self::Charge { owner, nodes, bytes }
+    }
+}
+
+fn follow_permitted(
+    path: Path<'_>,
+    node: &Rc<Node>,
+    perms: &Perms,
+    parent: Option<&Rc<Perms>>,
+    mut to: impl FnMut(Effect<'_>),
+) {
+    let (from, new) = (node.perms.owner(), perms.owner());
+    let before = charge_of(node, path.as_bytes().len());
+    let after = before + 8 * perms.entries().len() - 8 * node.perms.entries().len();
+    to(Effect::charge(from, -1, -signed(before)));
+    to(Effect::charge(new, 1, signed(after)));
+    if from.who == new.who {
+        return;
+    }
+    let mut root = |owner, path: &[u8], added| to(Effect::Root { owner, path, added });
+    let above = parent.map(|parent| parent.owner().who);
+    if above != Some(from.who) {
+        root(from, path.as_bytes(), false);
+    }
+    if above != Some(new.who) {
+        root(new, path.as_bytes(), true);
+    }
+    let mut walk = Walk::new(path, node);
+    walk.next();
+    while let Some(visit) = walk.next() {
+        if visit.step == Step::Leave {
+            continue;
+        }
+        let owner = visit.node.perms.owner();
+        if owner.who == from.who {
+            root(owner, visit.path, true);
+        }
+        if owner.who == new.who {
+            root(owner, visit.path, false);
+        }
+        walk.skip_children();
+    }
+}
+
+/// One owner after another gets what was charged for a run of nodes.
+fn follow_removed(
+    path: Path<'_>,
+    subtree: &Rc<Node>,
+    parent: &Perms,
+    mut to: impl FnMut(Effect<'_>),
+) {
+    let (mut owner, mut nodes, mut bytes) = (parent.owner(), 0, signed(entry_len(path)));
+    let mut walk = Walk::new(path, subtree);
+    while let Some(visit) = walk.next() {
+        if visit.step == Step::Leave {
+            continue;
+        }
+        let here = visit.node.perms.owner();
+        if here.who != owner.who {
+            to(Effect::charge(owner, -nodes, -bytes));
+            (owner, nodes, bytes) = (here, 0, 0);
+        }
+        nodes += 1;
+        bytes += signed(charge_of(visit.node, visit.path.len()));
+        let above = visit.parent.map_or(parent, |parent| &parent.perms);
+        if here.who != above.owner().who {
+            to(Effect::Root { owner: here, path: visit.path, added: false });
+        }
+    }
+    to(Effect::charge(owner, -nodes, -bytes));
 }
 
 /// Lengths fit: memory holds what they count.

@@ -68,6 +68,31 @@ impl Spot {
     pub(crate) const LOST: Self = Self(u32::MAX);
 }
 
+/// A spot, as a search finds it.
+#[derive(Default)]
+struct SpotSoFar {
+    places: u64,
+    bits: u32,
+}
+
+impl SpotSoFar {
+    /// Goes one chunk down.
+    #[inline]
+    fn push(&mut self, place: usize) {
+        // A chunk has few places, and no tree so many levels that these bits end.
+        self.places |= (place as u64) << (self.bits & (u64::BITS - 1));
+        self.bits += Spot::BITS;
+    }
+
+    #[inline]
+    fn spot(&self) -> Spot {
+        if self.bits > u32::BITS {
+            return Spot::LOST;
+        }
+        u32::try_from(self.places).map_or(Spot::LOST, Spot)
+    }
+}
+
 impl<V: Clone> Children<V> {
     /// Makes a directory of one child.
     pub(crate) fn new(name: Name<'_>, child: V) -> Self {
@@ -100,34 +125,50 @@ impl<V: Clone> Children<V> {
     }
 
     /// Returns the child of that name, and where it is.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn locate(&self, name: Name<'_>, tails: &impl Tails<V>) -> Option<(Spot, &V)> {
-        let whole = name.key.is_whole();
-        let (mut here, mut spot, mut shift) = (self, 0, 0);
+        if !name.key.is_whole() {
+            return self.locate_long(name, tails);
+        }
+        let (mut here, mut way) = (self, SpotSoFar::default());
         loop {
-            let at = match &here.part {
-                Part::Leaf(slots) if whole => last_not_above(slots, name.key, |slot| slot.key),
-                Part::Leaf(slots) => position(slots, name, tails).ok()?,
-                Part::Inner(inner) if whole => {
-                    last_not_above(&inner.branches, name.key, |branch| branch.first)
-                }
-                Part::Inner(inner) => inner.branch_for(name, tails),
-            };
-            spot |= small(at).unbounded_shl(shift);
-            shift += Spot::BITS;
             match &here.part {
-                Part::Inner(inner) => here = &inner.branches.get(at)?.below,
+                Part::Inner(inner) => {
+                    let at = last_not_above(&inner.branches, name.key, |branch| branch.first);
+                    way.push(at);
+                    here = &inner.branches.get(at)?.below;
+                }
                 Part::Leaf(slots) => {
+                    let at = last_not_above(slots, name.key, |slot| slot.key);
                     let slot = slots.get(at).filter(|slot| slot.key == name.key)?;
-                    let spot = if shift > u32::BITS { Spot::LOST } else { Spot(spot) };
-                    return Some((spot, &slot.child));
+                    way.push(at);
+                    return Some((way.spot(), &slot.child));
+                }
+            }
+        }
+    }
+
+    /// As [`locate`](Self::locate), for a name that its key may not tell from others.
+    fn locate_long(&self, name: Name<'_>, tails: &impl Tails<V>) -> Option<(Spot, &V)> {
+        let (mut here, mut way) = (self, SpotSoFar::default());
+        loop {
+            match &here.part {
+                Part::Inner(inner) => {
+                    let at = inner.branch_for(name, tails);
+                    way.push(at);
+                    here = &inner.branches.get(at)?.below;
+                }
+                Part::Leaf(slots) => {
+                    let at = position(slots, name, tails).ok()?;
+                    way.push(at);
+                    return slots.get(at).map(|slot| (way.spot(), &slot.child));
                 }
             }
         }
     }
 
     /// Returns the child at a spot, if it has that name, which is all in its key.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn at(&self, spot: Spot, key: Key) -> Option<&V> {
         let (mut here, mut rest) = (self, spot.0);
         loop {
@@ -144,7 +185,7 @@ impl<V: Clone> Children<V> {
     }
 
     /// Returns the child at a spot where these children have one, in chunks that no clone shares.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn at_mut(&mut self, spot: Spot) -> Option<&mut V> {
         let (mut here, mut rest) = (self, spot.0);
         loop {
@@ -318,19 +359,27 @@ impl<V: Clone> Inner<V> {
 /// Returns a value for change, copied if a clone shares it.
 ///
 /// As `Rc::make_mut`, but short enough to stand in a loop, because there are no weak references.
-#[inline]
+#[inline(always)]
 pub(crate) fn own<T: Clone>(shared: &mut Rc<T>) -> Option<&mut T> {
-    if Rc::strong_count(shared) > 1 {
+    #[cold]
+    fn copy<T: Clone>(shared: &mut Rc<T>) {
         *shared = Rc::new(T::clone(shared));
+    }
+    if Rc::strong_count(shared) > 1 {
+        copy(shared);
     }
     Rc::get_mut(shared)
 }
 
 /// As [`own`], for the entries of a leaf.
-#[inline]
+#[inline(always)]
 fn own_slots<V: Clone>(slots: &mut Rc<[Slot<V>]>) -> Option<&mut [Slot<V>]> {
-    if Rc::strong_count(slots) > 1 {
+    #[cold]
+    fn copy<V: Clone>(slots: &mut Rc<[Slot<V>]>) {
         *slots = slots.iter().cloned().collect();
+    }
+    if Rc::strong_count(slots) > 1 {
+        copy(slots);
     }
     Rc::get_mut(slots)
 }
@@ -366,7 +415,15 @@ fn position<V>(slots: &[Slot<V>], name: Name<'_>, tails: &impl Tails<V>) -> Resu
 /// Returns the place of the last entry whose key is not above this one; 0 if all are.
 #[inline]
 fn last_not_above<T>(entries: &[T], key: Key, key_of: impl Fn(&T) -> Key) -> usize {
-    entries.partition_point(|entry| key_of(entry) <= key).saturating_sub(1)
+    let (mut start, mut len) = (0, entries.len());
+    while len > 1 {
+        let half = len / 2;
+        // Never out of range; a select is cheaper than a branch that guesses wrong.
+        let above = entries.get(start + half).is_none_or(|entry| key_of(entry) > key);
+        start = if above { start } else { start + half };
+        len -= half;
+    }
+    start
 }
 
 /// Returns what a name adds to [`Children::names_len`].

@@ -100,6 +100,7 @@ impl Domains {
 
     /// Returns whose rights a domain's requests have: its own, and those of its target while that
     /// lives.
+    #[inline]
     pub(crate) fn subject_of(&self, domain: &Domain, privileged: bool) -> Subject {
         let lives = |&(id, who): &(DomId, Who)| self.find(id).is_some_and(|known| known.who == who);
         let target = domain.target.filter(lives).map_or(domain.who, |(_, who)| who);

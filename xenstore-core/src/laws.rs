@@ -181,7 +181,7 @@ fn place_of(place: Place<'_>) -> Option<&[u8]> {
 
 /// A path to watch as its owner says it: events depend on how that was.
 fn own(path: WatchPath<'_>) -> &[u8] {
-    &path.full[path.implied..]
+    &path.full[path.implied.into()..]
 }
 
 fn spelled(perm: Spelled) -> Vec<u8> {

@@ -267,8 +267,10 @@ impl Judge<'_> {
             self.must_own_alive(perms)?;
         }
         let path = match edit {
-            Edit::Write(path, _) | Edit::Mkdir(path) | Edit::Rm(path) => *path,
-            Edit::Perms(Place::Node(path), _) => *path,
+            Edit::Write(path, _)
+            | Edit::Mkdir(path)
+            | Edit::Rm(path)
+            | Edit::Perms(Place::Node(path), _) => *path,
             Edit::Perms(Place::Special(name), perms) => {
                 return self.set_special(tree, name, perms);
             }

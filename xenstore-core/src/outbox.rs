@@ -273,11 +273,16 @@ impl Outbox {
     }
 
     /// Returns the bytes to send next.
+    #[inline]
     pub(crate) fn next<'a>(&'a self, watches: &Watches, spare: &'a mut Spare) -> Option<&'a [u8]> {
-        let sent = self.sent as usize;
         if self.events.is_empty() {
-            return self.replies.get(sent..).filter(|bytes| !bytes.is_empty());
+            return self.replies.get(self.sent as usize..).filter(|bytes| !bytes.is_empty());
         }
+        self.next_with_events(watches, spare)
+    }
+
+    fn next_with_events<'a>(&'a self, watches: &Watches, spare: &'a mut Spare) -> Option<&'a [u8]> {
+        let sent = self.sent as usize;
         let before = self.events.front().map_or(self.replies.len(), |event| self.place_of(event));
         if before > sent {
             return self.replies.get(sent..before);
@@ -294,12 +299,17 @@ impl Outbox {
     }
 
     /// Forgets bytes that were sent, at most those that wait.
-    pub(crate) fn forget(&mut self, mut count: usize, spare: &mut Spare) {
+    #[inline]
+    pub(crate) fn forget(&mut self, count: usize, spare: &mut Spare) {
         if self.events.is_empty() && count >= self.len() {
             self.replies_waiting = 0;
             self.empty(spare);
-            return;
+        } else {
+            self.forget_some(count, spare);
         }
+    }
+
+    fn forget_some(&mut self, mut count: usize, spare: &mut Spare) {
         while count > 0 {
             let next = self.events.front().map(|event| (self.place_of(event), event.len));
             count = match next {

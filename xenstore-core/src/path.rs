@@ -11,17 +11,30 @@ use crate::wire::Error;
 /// Having one tells that it begins with a slash, not that its names are legal. Where it leads to a
 /// node they are, because the names of nodes are; so only a path that leads to none need be
 /// [judged](Path::judge), and the usual request is spared that.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Path<'a>(&'a [u8]);
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Path<'a> {
+    bytes: &'a [u8],
+    /// How many of the bytes its client left out, those of its home; 0 if none. Spares comparing
+    /// them with the home.
+    implied: u8,
+}
+
+impl PartialEq for Path<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for Path<'_> {}
 
 impl<'a> Path<'a> {
     /// The path of the root.
-    pub(crate) const ROOT: Path<'static> = Path(b"/");
+    pub(crate) const ROOT: Path<'static> = Path::trusted(b"/");
 
     /// Takes bytes that were a path before, such as those kept by a transaction.
-    pub(crate) fn trusted(bytes: &'a [u8]) -> Self {
-        debug_assert!(bytes.first() == Some(&b'/'), "a kept path went bad");
-        Path(bytes)
+    pub(crate) const fn trusted(bytes: &'a [u8]) -> Self {
+        debug_assert!(matches!(bytes, [b'/', ..]), "a kept path went bad");
+        Self { bytes, implied: 0 }
     }
 
     /// Judges the names.
@@ -29,25 +42,30 @@ impl<'a> Path<'a> {
     /// # Errors
     /// [`Error::Einval`] if one is empty or has a character that none may have.
     pub(crate) fn judge(self) -> Result<(), Denial> {
-        if is_well_formed(self.0) { Ok(()) } else { Err(Error::Einval.into()) }
+        if is_well_formed(self.bytes) { Ok(()) } else { Err(Error::Einval.into()) }
     }
 
     pub(crate) fn as_bytes(self) -> &'a [u8] {
-        self.0
+        self.bytes
+    }
+
+    /// Returns how many bytes its client left out, those of its home; 0 if none.
+    pub(crate) fn implied(self) -> usize {
+        self.implied.into()
     }
 
     /// Returns the names from the root down; none for the root itself.
     pub(crate) fn names(self) -> Names<'a> {
-        Names { path: self.0, at: if self.is_root() { 1 } else { 0 } }
+        Names { path: self.bytes, at: if self.is_root() { 1 } else { 0 } }
     }
 
     /// Returns the names that follow the slash at a place.
     pub(crate) fn names_from(self, slash: usize) -> Names<'a> {
-        Names { path: self.0, at: slash.min(self.0.len()) }
+        Names { path: self.bytes, at: slash.min(self.bytes.len()) }
     }
 
     pub(crate) fn is_root(self) -> bool {
-        self.0.len() == 1
+        self.bytes.len() == 1
     }
 
     /// Returns how many names the path has; 0 for the root.
@@ -57,17 +75,17 @@ impl<'a> Path<'a> {
 
     /// Returns the path of the ancestor that is `levels` above; the root if there are fewer.
     pub(crate) fn ancestor(self, levels: usize) -> Self {
-        let mut end = self.0.len();
+        let mut end = self.bytes.len();
         for _ in 0..levels {
-            end = self.0[..end].iter().rposition(|&byte| byte == b'/').unwrap_or(0);
+            end = self.bytes[..end].iter().rposition(|&byte| byte == b'/').unwrap_or(0);
         }
-        Path(&self.0[..end.max(1)])
+        Path::trusted(&self.bytes[..end.max(1)])
     }
 
     /// Returns the last name; `None` for the root.
     pub(crate) fn last(self) -> Option<Name<'a>> {
-        let start = self.0.iter().rposition(|&byte| byte == b'/')? + 1;
-        let name = &self.0[start..];
+        let start = self.bytes.iter().rposition(|&byte| byte == b'/')? + 1;
+        let name = &self.bytes[start..];
         if name.is_empty() { None } else { Some(Name::new(name)) }
     }
 }
@@ -84,7 +102,7 @@ impl<'a> Names<'a> {
     /// Splits any watchable path into its names; `@` names begin without a slash.
     pub(crate) fn of_watch(full: &'a [u8]) -> (Option<Name<'a>>, Self) {
         if full.first() != Some(&b'@') {
-            return (None, Path(full).names());
+            return (None, Path::trusted(full).names());
         }
         let end = full.iter().position(|&byte| byte == b'/').unwrap_or(full.len());
         (Some(Name::new(&full[..end])), Self { path: full, at: end })
@@ -242,7 +260,7 @@ pub(crate) enum Place<'a> {
 impl<'a> Place<'a> {
     pub(crate) fn as_bytes(self) -> &'a [u8] {
         match self {
-            Place::Node(path) => path.0,
+            Place::Node(path) => path.bytes,
             Place::Special(name) => name,
         }
     }
@@ -271,7 +289,7 @@ pub(crate) struct WatchPath<'a> {
     /// The canonical path, absolute or beginning with `@`.
     pub(crate) full: &'a [u8],
     /// How many bytes of it the owner left out, and every event leaves out.
-    pub(crate) implied: usize,
+    pub(crate) implied: u8,
 }
 
 /// Who names a path, and what binds them.
@@ -294,7 +312,7 @@ impl Namer<'_> {
         scratch: &'a mut Vec<u8>,
     ) -> Result<Path<'a>, Denial> {
         match self.complete(raw, scratch)? {
-            WatchPath { full: full @ [b'/', ..], .. } => Ok(Path(full)),
+            WatchPath { full: bytes @ [b'/', ..], implied } => Ok(Path { bytes, implied }),
             _ => Err(Error::Einval.into()),
         }
     }
@@ -308,8 +326,9 @@ impl Namer<'_> {
         raw: &'a [u8],
         scratch: &'a mut Vec<u8>,
     ) -> Result<Place<'a>, Denial> {
-        match self.complete(raw, scratch)?.full {
-            full @ [b'/', ..] => Ok(Place::Node(Path(full))),
+        let WatchPath { full, implied } = self.complete(raw, scratch)?;
+        match full {
+            bytes @ [b'/', ..] => Ok(Place::Node(Path { bytes, implied })),
             name if is_well_formed(name) => Ok(Place::Special(name)),
             _ => Err(Error::Einval.into()),
         }
@@ -341,7 +360,8 @@ impl Namer<'_> {
                 scratch.clear();
                 scratch.extend_from_slice(self.home);
                 scratch.extend_from_slice(raw);
-                (&scratch[..], self.home.len())
+                let implied = u8::try_from(self.home.len()).expect("the path of a home is short");
+                (&scratch[..], implied)
             }
         };
         let allowed = |len| self.limits.is_none_or(|limits| limits.allow(Quota::PathMax, len));
@@ -473,7 +493,7 @@ mod tests {
 
     #[test]
     fn names_split_into_key_and_tail() {
-        let names: Vec<_> = Path(b"/a/backend-id/12345678").names().collect();
+        let names: Vec<_> = Path::trusted(b"/a/backend-id/12345678").names().collect();
         assert_eq!(names[0], Name::new(b"a"));
         assert_eq!((names[0].len(), names[1].len(), names[2].len()), (1, 10, 8));
         assert_eq!(names[1].tail, b"id");
@@ -497,7 +517,7 @@ mod tests {
         for path in
             ["/a", "/abcdefg/b", "/abcdefgh", "/abcdefghi/x", "/a/b-c_d@e/ffffffffffffffff/g"]
         {
-            let split: Vec<_> = Path(path.as_bytes()).names().collect();
+            let split: Vec<_> = Path::trusted(path.as_bytes()).names().collect();
             let naive: Vec<_> =
                 path[1..].split('/').map(|name| Name::new(name.as_bytes())).collect();
             assert_eq!(split, naive, "{path}");
@@ -508,9 +528,9 @@ mod tests {
     fn a_name_with_a_nul_is_like_no_other() {
         for path in ["/a\0", "/a\0/b", "/a\0b", "/abcdefg\0", "/abcdefg\0x", "/\0"] {
             let legal = path.replace('\0', "");
-            let names = |path: &'static str| Path(path.as_bytes()).names().next();
+            let names = |path: &'static str| Path::trusted(path.as_bytes()).names().next();
             let name = names(path).expect("there is a name");
-            assert_ne!(Some(name), Path(legal.as_bytes()).names().next(), "{path:?}");
+            assert_ne!(Some(name), Path::trusted(legal.as_bytes()).names().next(), "{path:?}");
             assert!(
                 name.key == Key::ILLEGAL
                     || name.tail.contains(&0)
@@ -530,7 +550,7 @@ mod tests {
 
     #[test]
     fn ancestors_end_at_the_root() {
-        let path = Path(b"/a/bc/d");
+        let path = Path::trusted(b"/a/bc/d");
         assert_eq!(path.ancestor(0), path);
         assert_eq!(path.ancestor(1).as_bytes(), b"/a/bc");
         assert_eq!(path.ancestor(3), Path::ROOT);

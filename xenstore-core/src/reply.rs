@@ -58,6 +58,7 @@ impl Reply<'_> {
 /// What most requests are answered with that have nothing to tell.
 const DONE: &[u8] = b"OK\0";
 
+#[inline]
 fn extend_seen(out: &mut Vec<u8>, seen: Seen<'_>, domains: &Domains) {
     match seen {
         Seen::Value(node) => out.extend_from_slice(node.value()),
@@ -67,6 +68,7 @@ fn extend_seen(out: &mut Vec<u8>, seen: Seen<'_>, domains: &Domains) {
     }
 }
 
+#[inline(never)]
 fn extend_names(out: &mut Vec<u8>, node: &Node) {
     if node.names_len() > PAYLOAD_MAX {
         // Whatever the names are, there is no frame for them.
@@ -84,6 +86,7 @@ fn extend_names(out: &mut Vec<u8>, node: &Node) {
 
 /// Appends the generation and as many whole names as fit, the first from the byte on that was
 /// asked for; the last part ends with an empty name.
+#[inline(never)]
 fn extend_part(out: &mut Vec<u8>, node: &Node, from: i32) {
     let start = out.len();
     extend_decimal(out, node.generation());
@@ -110,6 +113,7 @@ fn extend_part(out: &mut Vec<u8>, node: &Node, from: i32) {
     out.push(0);
 }
 
+#[inline(never)]
 fn extend_perms(out: &mut Vec<u8>, perms: &Perms, domains: &Domains) {
     for entry in listed(perms, domains) {
         out.push(entry.access.letter());

@@ -47,8 +47,7 @@ const FINAL_RESERVE: usize = LAST_RESERVE / 2;
 ///
 /// Its owner moves bytes: after an event on a ring it calls [`receive`](Self::receive) with what
 /// the ring holds, and then, for every connection that [`next_ready`](Self::next_ready) names,
-/// [`transmit`](Self::transmit) and [`sent`](Self::sent) until the ring is full, and `receive`
-/// again for what was not taken.
+/// [`transmit`](Self::transmit) until the ring is full, and `receive` again for what was not taken.
 #[derive(Debug)]
 pub struct Server {
     config: Config,
@@ -143,24 +142,34 @@ impl Server {
         Ok(bytes.len() - rest.len())
     }
 
-    /// Returns the bytes that a connection's ring should get next.
-    pub fn transmit(&mut self, conn: ConnId) -> Option<&[u8]> {
+    /// Gives `write` the bytes that a connection's ring should get next, again and again, until
+    /// it takes fewer than it was given, or there are none left: then true is returned. `write`
+    /// returns how many it took.
+    ///
+    /// # Errors
+    /// That of `write`; the bytes still wait.
+    pub fn transmit<E>(
+        &mut self,
+        conn: ConnId,
+        mut write: impl FnMut(&[u8]) -> Result<usize, E>,
+    ) -> Result<bool, E> {
         let Audience { connections, watches, .. } = &mut self.audience;
-        let (connection, spare) = connections.parts(conn)?;
-        connection.outbox.next(watches, spare)
-    }
-
-    /// Notes that the first `count` bytes of [`transmit`](Self::transmit) are in the ring.
-    pub fn sent(&mut self, conn: ConnId, count: usize) {
-        let Some((connection, spare)) = self.audience.connections.parts(conn) else { return };
-        connection.outbox.forget(count, spare);
-        let (stalled, owed) = (connection.stalled, connection.outbox.owed());
+        let Some((connection, spare)) = connections.parts(conn) else { return Ok(true) };
+        let outbox = &mut connection.outbox;
+        let mut drained = true;
+        while drained && let Some(bytes) = outbox.next(watches, spare) {
+            let (len, taken) = (bytes.len(), write(bytes)?);
+            outbox.forget(taken, spare);
+            drained = taken >= len;
+        }
+        let (stalled, owed) = (connection.stalled, outbox.owed());
         if stalled {
             self.wake(conn);
         }
         if owed.is_some() {
             self.audience.make_good(conn);
         }
+        Ok(drained)
     }
 
     /// Returns a connection whose output changed, or whose input can go on, since it was last
@@ -257,7 +266,7 @@ impl Server {
         } else {
             Memory::Out
         };
-        if self.memory != Memory::Out {
+        if self.memory != Memory::Out && !self.starved.is_empty() {
             for conn in core::mem::take(&mut self.starved) {
                 if let Some(connection) = self.audience.connections.find_mut(conn) {
                     connection.starved = false;

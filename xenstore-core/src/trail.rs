@@ -91,7 +91,8 @@ impl Home {
 
     /// Returns the names of a path that follow the home's, if it leads there.
     pub(crate) fn names_below<'p>(&self, path: Path<'p>) -> Option<Names<'p>> {
-        path.as_bytes().starts_with(&self.text).then(|| path.names_from(self.text.len() - 1))
+        let leads = path.implied() == self.text.len() || path.as_bytes().starts_with(&self.text);
+        leads.then(|| path.names_from(self.text.len() - 1))
     }
 
     /// Returns the names of its path, each with where it was found last.

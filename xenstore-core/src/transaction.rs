@@ -9,7 +9,7 @@ use alloc::collections::BTreeSet;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 
-use crate::change::Change;
+use crate::change::{Change, Effect};
 use crate::operation::{Answer, Edit, Judge, Look, PathOp, apply};
 use crate::path::{Path, Place};
 use crate::perms::Perms;
@@ -88,7 +88,11 @@ impl Record {
     pub(crate) fn memory(op: &PathOp<'_>, change: &Change) -> usize {
         let value = if let PathOp::Edit(Edit::Write(_, value)) = op { value.len() } else { 0 };
         let mut memory = size_of::<Self>() + op.place().as_bytes().len() + value;
-        change.charge(op.place(), |_, _, bytes| memory += bytes.unsigned_abs());
+        change.follow(op.place(), |effect| {
+            if let Effect::Charge { bytes, .. } = effect {
+                memory += bytes.unsigned_abs();
+            }
+        });
         memory
     }
 

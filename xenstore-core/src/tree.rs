@@ -6,6 +6,7 @@
 use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
+use core::cell::Cell;
 
 use crate::children::{Children, Spot, Tails, own};
 use crate::path::{Key, Name, Names, Path};
@@ -36,10 +37,16 @@ impl Tails<Rc<Node>> for OfNodes {
 }
 
 impl Node {
-    fn new(tail: &[u8], value: &[u8], perms: Rc<Perms>, generation: u64) -> Rc<Self> {
+    fn new(
+        tail: &[u8],
+        value: &[u8],
+        perms: Rc<Perms>,
+        children: Option<Box<Children<Rc<Self>>>>,
+        generation: u64,
+    ) -> Rc<Self> {
         let data = [tail, value].concat().into();
         let stamp = generation << TAIL_BITS | tail.len() as u64;
-        Rc::new(Self { data, perms, children: None, stamp })
+        Rc::new(Self { data, perms, children, stamp })
     }
 
     pub(crate) fn value(&self) -> &[u8] {
@@ -56,9 +63,26 @@ impl Node {
         &self.data[..self.tail_len()]
     }
 
-    #[inline]
+    #[inline(always)]
     fn locate(&self, name: Name<'_>) -> Option<(Spot, &Rc<Self>)> {
         self.children.as_ref()?.locate(name, &OfNodes)
+    }
+
+    /// Returns the child of a name that is most likely where it was last, and notes where it is.
+    #[inline(always)]
+    fn child_at(&self, (key, hint): (Key, &Cell<Spot>)) -> Option<&Rc<Self>> {
+        #[cold]
+        fn search<'c>(
+            children: &'c Children<Rc<Node>>,
+            key: Key,
+            hint: &Cell<Spot>,
+        ) -> Option<&'c Rc<Node>> {
+            let (found, child) = children.locate(Name { key, tail: &[] }, &OfNodes)?;
+            hint.set(found);
+            Some(child)
+        }
+        let children = self.children.as_deref()?;
+        children.at(hint.get(), key).or_else(|| search(children, key, hint))
     }
 
     /// Returns the child at that place in name order, and its key.
@@ -187,7 +211,7 @@ pub(crate) struct Way<'a> {
 impl Tree {
     /// Makes a tree of a root alone.
     pub(crate) fn new(root: Rc<Perms>, introduce: Rc<Perms>, release: Rc<Perms>) -> Self {
-        Self { root: Node::new(&[], &[], root, 0), specials: [introduce, release] }
+        Self { root: Node::new(&[], &[], root, None, 0), specials: [introduce, release] }
     }
 
     pub(crate) fn root(&self) -> &Rc<Node> {
@@ -245,22 +269,13 @@ impl Tree {
         trail: &mut impl Track,
     ) -> Option<(Reach<'_>, Names<'p>)> {
         let names = home.names_below(path)?;
-        let mut reach = Reach { node: &self.root, parent: None, missing: 0 };
-        for (key, hint) in home.hints() {
-            let children = reach.node.children.as_deref()?;
-            let child = match children.at(hint.get(), key) {
-                Some(child) => child,
-                None => {
-                    let (found, child) = children.locate(Name { key, tail: &[] }, &OfNodes)?;
-                    hint.set(found);
-                    child
-                }
-            };
+        let [local, domain, number] = home.hints();
+        let parent = self.root.child_at(local)?.child_at(domain)?;
+        let node = parent.child_at(number)?;
+        for (_, hint) in [local, domain, number] {
             trail.push(hint.get());
-            reach.parent = Some(reach.node);
-            reach.node = child;
         }
-        Some((reach, names))
+        Some((Reach { node, parent: Some(parent), missing: 0 }, names))
     }
 
     /// Sets the value of a node that exists.
@@ -288,22 +303,23 @@ impl Tree {
         perms: &Rc<Perms>,
         generation: u64,
     ) {
-        let mut names = way.path.names();
-        if let Some(last) = way.trail.len().checked_sub(1) {
-            names.nth(last);
-        }
-        let Some(mut here) = self.find_mut(way, way.trail.len()) else { return };
+        let made = way.path.depth() - way.trail.len();
+        let Some(mut name) = way.path.last().filter(|_| made > 0) else { return };
+        let Some(here) = self.find_mut(way, way.trail.len()) else { return };
         here.touch(generation);
-        while let Some(name) = names.next() {
-            let value = if names.left() == 0 { value } else { &[] };
-            let node = Node::new(name.tail, value, Rc::clone(perms), generation);
-            match &mut here.children {
-                Some(children) => children.insert(name, node, &OfNodes),
-                none => *none = Some(Box::new(Children::new(name, node))),
-            }
-            let child = here.children.as_mut().and_then(|all| all.find_mut(name, &OfNodes));
-            let Some(child) = child.and_then(own) else { return };
-            here = child;
+        // From the last one up, so that each is put into its parent only once.
+        let mut node = Node::new(name.tail, value, Rc::clone(perms), None, generation);
+        let mut path = way.path;
+        for _ in 1..made {
+            path = path.ancestor(1);
+            let Some(above) = path.last() else { return };
+            let children = Some(Box::new(Children::new(name, node)));
+            node = Node::new(above.tail, &[], Rc::clone(perms), children, generation);
+            name = above;
+        }
+        match &mut here.children {
+            Some(children) => children.insert(name, node, &OfNodes),
+            none => *none = Some(Box::new(Children::new(name, node))),
         }
     }
 

@@ -174,7 +174,7 @@ impl Watches {
             alone: Key::NONE,
             path_len: u16::try_from(path.full.len()).unwrap_or(u16::MAX),
             depth,
-            implied: u8::try_from(path.implied).unwrap_or(0),
+            implied: path.implied,
         };
         self.next_order += 1;
         let id = WatchId(self.all.insert(watch));

@@ -150,14 +150,7 @@ impl Guests {
     /// Writes replies and events as far as the ring has room; says whether all went out.
     fn transmit(&mut self, conn: ConnId, server: &mut Server) -> Result<bool, Fault> {
         let Some(session) = self.session(conn) else { return Ok(true) };
-        while let Some(bytes) = server.transmit(conn) {
-            let (length, sent) = (bytes.len(), session.ring.write(bytes)?);
-            server.sent(conn, sent);
-            if sent < length {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        server.transmit(conn, |bytes| session.ring.write(bytes).map_err(Fault::from))
     }
 
     /// Notifies the guest once if anything moved, or of the end of service.

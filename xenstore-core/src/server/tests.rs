@@ -8,6 +8,7 @@ mod requests;
 mod transactions;
 mod watches;
 
+use core::convert::Infallible;
 use std::collections::{BTreeMap, BTreeSet};
 
 use zerocopy::IntoBytes;
@@ -125,16 +126,28 @@ impl Lab {
         taken
     }
 
+    /// Takes all bytes that wait for a connection, a thousand at a time.
+    fn take(&mut self, conn: ConnId) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        loop {
+            let before = bytes.len();
+            let drained = self.server.transmit(conn, |chunk| {
+                let chunk = &chunk[..chunk.len().min(1000)];
+                bytes.extend_from_slice(chunk);
+                Ok::<_, Infallible>(chunk.len())
+            });
+            assert!(drained.is_ok());
+            if bytes.len() == before {
+                return bytes;
+            }
+        }
+    }
+
     /// Takes all that waits for a client: events as `!path token`, replies as their payload, with
     /// `|` for NUL.
     fn read(&mut self, client: u16) -> Vec<String> {
         let conn = self.clients[&client];
-        let mut bytes = Vec::new();
-        while let Some(chunk) = self.server.transmit(conn) {
-            let chunk = chunk[..chunk.len().min(1000)].to_vec();
-            self.server.sent(conn, chunk.len());
-            bytes.extend(chunk);
-        }
+        let bytes = self.take(conn);
         let mut frames = Vec::new();
         let mut rest = &bytes[..];
         while let Ok((header, after)) = Header::read_from_prefix(rest) {

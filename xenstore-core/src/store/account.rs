@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use heapless::Vec as Bounded;
 
 use super::{Caller, Store};
-use crate::change::{Change, charge_of};
+use crate::change::{Change, Effect, charge_of};
 use crate::domain::Domain;
 use crate::host::{ConnId, DomId};
 use crate::path::Place;
@@ -30,7 +30,11 @@ impl Store {
         }
         let created = matches!(change, Change::Created { .. });
         let mut bill = Bill::default();
-        change.charge(place, |owner, nodes, bytes| bill.add(owner, nodes, bytes));
+        change.follow(place, |effect| {
+            if let Effect::Charge { owner, nodes, bytes } = effect {
+                bill.add(owner, nodes, bytes);
+            }
+        });
         for Line { owner, nodes, bytes } in bill.0 {
             let Some(domain) = self.domains.named_by(owner) else { continue };
             if self.is_privileged(domain.id) {
@@ -55,11 +59,12 @@ impl Store {
         let Some(domain) = self.domains.find(caller.domain) else { return Ok(()) };
         let (mut more, mut memory) = (0, 0);
         for record in log {
-            record.change.charge(record.place(), |owner, nodes, bytes| {
-                if owner.who == domain.who {
+            record.change.follow(record.place(), |effect| match effect {
+                Effect::Charge { owner, nodes, bytes } if owner.who == domain.who => {
                     more += nodes;
                     memory += bytes;
                 }
+                Effect::Charge { .. } | Effect::Root { .. } => {}
             });
         }
         if more > 0 && !domain.limits.allow(Quota::Nodes, sum(domain.usage.nodes, more)) {
@@ -71,22 +76,22 @@ impl Store {
     /// Brings every account and the index of owned nodes up to a change.
     pub(super) fn account(&mut self, place: Place<'_>, change: &Change) {
         let Self { domains, notices, relieved, privileged, .. } = self;
-        change.charge(place, |owner, nodes, bytes| {
-            if let Some(domain) = domains.named_by_mut(owner) {
-                domain.charge(nodes, bytes);
-                tell_soft_limit(domain, *privileged, notices);
-                relieve(domain, relieved);
+        change.follow(place, |effect| match effect {
+            Effect::Charge { owner, nodes, bytes } => {
+                if let Some(domain) = domains.named_by_mut(owner) {
+                    domain.charge(nodes, bytes);
+                    tell_soft_limit(domain, *privileged, notices);
+                    relieve(domain, relieved);
+                }
             }
-        });
-        change.move_roots(place, |owner, path, added| {
-            if owner.domain == *privileged {
-                return;
-            }
-            if let Some(domain) = domains.named_by_mut(owner) {
-                if added {
-                    domain.roots.insert(path.into());
-                } else {
-                    domain.roots.remove(path);
+            Effect::Root { owner, .. } if owner.domain == *privileged => {}
+            Effect::Root { owner, path, added } => {
+                if let Some(domain) = domains.named_by_mut(owner) {
+                    if added {
+                        domain.roots.insert(path.into());
+                    } else {
+                        domain.roots.remove(path);
+                    }
                 }
             }
         });

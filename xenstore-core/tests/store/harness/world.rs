@@ -133,18 +133,21 @@ impl World {
         let Some(conn) = ring.conn.filter(|_| !ring.ended && !ring.stopped) else {
             return Ok(());
         };
-        let mut waited = 0;
-        while let Some(chunk) = self.server.transmit(conn) {
-            if chunk.is_empty() {
-                return Err("transmit gave an empty chunk".to_owned());
-            }
-            let taken = chunk.len().min(cut);
-            ring.receive(&chunk[..taken])?;
-            self.server.sent(conn, taken);
-            waited += taken;
-            if waited > most {
-                return Err(format!("more than {most} bytes waited for domain {domain}"));
-            }
+        let (mut waited, mut before) = (0, usize::MAX);
+        while waited != before {
+            before = waited;
+            self.server.transmit(conn, |chunk| {
+                if chunk.is_empty() {
+                    return Err("transmit gave an empty chunk".to_owned());
+                }
+                let taken = chunk.len().min(cut);
+                ring.receive(&chunk[..taken])?;
+                waited += taken;
+                if waited > most {
+                    return Err(format!("more than {most} bytes waited for domain {domain}"));
+                }
+                Ok(taken)
+            })?;
         }
         Ok(())
     }
@@ -178,11 +181,13 @@ impl World {
     pub(crate) fn read_some(&mut self, domain: u16, count: usize) -> Result<(), String> {
         let ring = self.outside.rings.entry(domain).or_default();
         let Some(conn) = ring.conn.filter(|_| !ring.ended) else { return Ok(()) };
-        if let Some(chunk) = self.server.transmit(conn) {
-            let taken = chunk.len().min(count);
+        let mut left = count;
+        self.server.transmit(conn, |chunk| {
+            let taken = chunk.len().min(left);
+            left -= taken;
             ring.receive(&chunk[..taken])?;
-            self.server.sent(conn, taken);
-        }
+            Ok::<_, String>(taken)
+        })?;
         self.settle()
     }
 
