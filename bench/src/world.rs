@@ -1,5 +1,7 @@
 //! A store with domains around it, and the turns of the image's main loop.
 
+use core::convert::Infallible;
+
 use xenstore_core::client::codec::{Decoder, Frame, Refusal, encode};
 use xenstore_core::wire::{Op, Violation};
 use xenstore_core::{Config, ConnId, DomId, Server};
@@ -226,9 +228,8 @@ impl Default for World {
 /// Moves all that waits for a connection into its ring, which has no end here.
 #[inline(always)]
 fn transmit(server: &mut Server, conn: ConnId, ring: &mut Vec<u8>) {
-    while let Some(bytes) = server.transmit(conn) {
-        let count = bytes.len();
+    let Ok(_) = server.transmit(conn, |bytes| {
         ring.extend_from_slice(bytes);
-        server.sent(conn, count);
-    }
+        Ok::<_, Infallible>(bytes.len())
+    });
 }
