@@ -8,6 +8,8 @@
 COUNT=2000
 
 say "dom0's own programs, through its kernel's ring"
+# The first run finds nothing in any cache.
+patiently rate write 1 500 >/dev/null
 for programs in 1 8; do
     for op in read write; do
         took=$(rate "$op" "$programs" "$COUNT") || fail "rate $op says '$took'"
@@ -72,7 +74,7 @@ done
 
 say "one guest, and more and more others that are only there, with eight watches each"
 others=0
-for most in ${OTHERS:-1 5}; do
+for most in ${OTHERS:-1 20}; do
     while [ "$others" -lt "$most" ]; do
         others=$((others + 1))
         patiently xl create -q -e /etc/xen/guest.cfg "name=\"other-$others\"" 'extra="watches"' ||

@@ -75,14 +75,18 @@ pub(crate) struct Config {
 impl Config {
     /// The lab that a script asks for with a line `# lab: OPTIONS`; none if it has no such line.
     pub(crate) fn of_script(text: &str) -> Result<Option<Self>> {
+        words_of_script(text).map(Self::of_words).transpose()
+    }
+
+    /// The lab of these options.
+    pub(crate) fn of_words<'a>(words: impl Iterator<Item = &'a str>) -> Result<Self> {
         #[derive(Parser)]
         #[command(no_binary_name = true)]
         struct Line {
             #[command(flatten)]
             config: Config,
         }
-        let Some(words) = words_of_script(text) else { return Ok(None) };
-        Ok(Some(Line::try_parse_from(words)?.config))
+        Ok(Line::try_parse_from(words)?.config)
     }
 }
 

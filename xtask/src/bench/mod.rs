@@ -3,6 +3,7 @@
 pub(crate) mod budgets;
 mod callgrind;
 mod host;
+mod lab;
 mod report;
 
 use anyhow::Result;
@@ -19,6 +20,8 @@ use report::Report;
 pub(crate) enum Part {
     /// xenstore-core alone, on this machine: instructions, time, bytes
     Host,
+    /// The image as the Xenstore of a Xen host, and others in its place: time, events
+    Lab,
 }
 
 /// Measures one part, or all; prints the tables and leaves them with their plots in
@@ -27,6 +30,9 @@ pub(crate) fn run(ws: &Workspace, part: Option<Part>, progress: &Progress) -> Re
     let mut report = Report::default();
     if part.is_none_or(|part| part == Part::Host) {
         report.add(host::measure(ws, progress)?);
+    }
+    if part.is_none_or(|part| part == Part::Lab) {
+        report.add(lab::measure(ws, progress)?);
     }
     progress.say(report.text());
     let path = report.write(&ws.bench()?)?;

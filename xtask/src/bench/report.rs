@@ -44,7 +44,6 @@ pub(crate) struct Row {
 
 /// What our figure must be.
 #[derive(Debug, Clone)]
-#[cfg_attr(not(test), expect(dead_code, reason = "the host half has no peers to compare with"))]
 pub(crate) enum Target {
     Most(f64),
     Least(f64),
