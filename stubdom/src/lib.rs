@@ -1,10 +1,17 @@
-//! The parts of the image that the test guests share: the command line, and what every PVH domain
-//! needs before it can do its work.
-#![no_std]
+//! The image but for its two roles: what every PVH domain needs before it can do its work, which
+//! the test guests share, and whom the store serves, which this machine can test.
+#![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
+pub mod activity;
+pub mod departures;
+pub mod guests;
+pub mod machine;
 pub mod options;
+#[cfg(not(test))]
 pub mod own_store;
+#[cfg(not(test))]
 pub mod platform;
+pub mod turn;

@@ -233,8 +233,9 @@ mod tests {
         DomId::new(id).unwrap()
     }
 
-    /// A host with dom0 (running), 3 (shut down) and 7 (dead), under a Xen of this interface
-    /// version; `gone` is what it answers for others, 0 meaning the next one there is.
+    /// A host with dom0 (running), 3 (shut down), 7 (dead) and 8 (dead, and never shut down), under
+    /// a Xen of this interface version; `gone` is what it answers for others, 0 meaning the next
+    /// one there is.
     fn xen_of(version: u32, gone: i64) {
         fake::install(move |op, [address, ..]| {
             assert_eq!(op, Op::Domctl);
@@ -244,15 +245,17 @@ mod tests {
                 return -13;
             }
             let asked = request.domain;
-            let Some(found) = [0, 3, 7].into_iter().find(|&id| id >= asked) else { return -3 };
+            let Some(found) = [0, 3, 7, 8].into_iter().find(|&id| id >= asked) else { return -3 };
             if found != asked && gone != 0 {
                 return gone;
             }
             request.detail.domain = found;
-            request.detail.flags = [(0, 0xffff_0020), (3, 0x0000_0006), (7, 0x0000_0005)]
-                .into_iter()
-                .find_map(|(id, flags)| (id == found).then_some(flags))
-                .unwrap();
+            request.detail.flags = match found {
+                0 => 0xffff_0020,
+                3 => DOMINF_SHUTDOWN | 2,
+                7 => DOMINF_SHUTDOWN | DOMINF_DYING,
+                _ => DOMINF_DYING,
+            };
             request.detail.handle = [found as u8; 16];
             0
         });
@@ -297,7 +300,8 @@ mod tests {
         let state = |id| domctl.query(dom(id)).unwrap().unwrap();
         assert!(!state(0).shutdown && !state(0).dead);
         assert!(state(3).shutdown && !state(3).dead);
-        assert!(state(7).dead);
+        assert!(state(7).shutdown && state(7).dead);
+        assert!(!state(8).shutdown && state(8).dead, "it is dead, however it came to be so");
         assert_eq!(state(7).identity, Identity::Handle([7; 16]));
         assert_ne!(state(7).identity, state(3).identity);
         assert_eq!(domctl.next_changed(), Err(Errno::ENOSYS));

@@ -5,27 +5,28 @@
 
 use alloc::vec::Vec;
 
-use xen_sys::domctl::{DomainState, Domctl, Identity};
+use xen_sys::domctl::{DomainState, Identity};
 use xen_sys::ids::DomId as XenDomId;
 use xenstore_core::{DomId, Server, UniqueId};
 
-use super::guests::Guests;
+use crate::guests::Guests;
+use crate::machine::{Fates, Machine};
 
 /// Tells the server of every domain that has shut down, died, or become another one.
-pub(super) fn look(server: &mut Server, guests: &mut Guests) {
-    match guests.domctl {
-        Some(domctl) if domctl.tells_changes() => {
-            while let Ok(Some((domain, state))) = domctl.next_changed() {
+pub fn look<M: Machine>(server: &mut Server, guests: &mut Guests<M>) {
+    match guests.machine.fates() {
+        Some(fates) if fates.tells_changes() => {
+            while let Ok(Some((domain, state))) = fates.next_changed() {
                 let domain = DomId(domain.raw());
                 if let Some(known) = server.identity(domain) {
                     judge(domain, known, state, server, guests);
                 }
             }
         }
-        Some(domctl) => {
+        Some(fates) => {
             let known: Vec<_> = server.domains().collect();
             for (domain, identity) in known {
-                let state = XenDomId::new(domain.0).map(|xen| domctl.query(xen));
+                let state = XenDomId::new(domain.0).map(|xen| fates.query(xen));
                 match state {
                     Some(Ok(state)) => judge(domain, identity, state, server, guests),
                     // What Xen would not tell is not a death.
@@ -44,7 +45,7 @@ fn judge(
     known: UniqueId,
     state: Option<DomainState>,
     server: &mut Server,
-    guests: &mut Guests,
+    guests: &mut Guests<impl Machine>,
 ) {
     match state {
         Some(state) if !is_over(&state) && unique(state.identity) == known => {
@@ -57,12 +58,12 @@ fn judge(
 }
 
 /// The identity of the domain that has this number now.
-pub(super) fn identify(domctl: Option<Domctl>, domain: DomId) -> Option<UniqueId> {
-    let Some(domctl) = domctl else {
+pub(crate) fn identify(fates: Option<&impl Fates>, domain: DomId) -> Option<UniqueId> {
+    let Some(fates) = fates else {
         // Xen tells us nothing: whoever is spoken of exists, and stays who it is.
         return Some(UniqueId(0));
     };
-    let state = domctl.query(XenDomId::new(domain.0)?).ok()??;
+    let state = fates.query(XenDomId::new(domain.0)?).ok()??;
     (!is_over(&state)).then(|| unique(state.identity))
 }
 

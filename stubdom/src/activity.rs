@@ -4,20 +4,21 @@ use alloc::vec::Vec;
 
 /// Counts for an operator, and for whoever measures.
 #[derive(Debug, Default)]
-pub(super) struct Activity {
+pub struct Activity {
     /// Turns of the main loop.
-    pub(super) turns: u64,
+    pub turns: u64,
     /// Times that it slept and was woken.
-    pub(super) wakeups: u64,
+    pub wakeups: u64,
     /// Events that were seen.
-    pub(super) events: u64,
+    pub events: u64,
     /// Events that were sent to guests for what was moved in their rings.
-    pub(super) notifications: u64,
+    pub notifications: u64,
 }
 
 impl Activity {
     /// Each count with its name.
-    pub(super) fn named(&self) -> Vec<(&'static str, u64)> {
+    #[must_use]
+    pub fn named(&self) -> Vec<(&'static str, u64)> {
         let Self { turns, wakeups, events, notifications } = *self;
         let named = [
             ("turns", turns),

@@ -3,26 +3,24 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use xen_pvh_boot::heap;
-use xen_sys::domctl::Domctl;
-use xen_sys::event::{Channel, Events};
-use xen_sys::grant::{GfnWindow, GrantMapping};
-use xen_sys::ids::{DomId as XenDomId, GrantRef, Port};
+use xen_sys::ids::{DomId as XenDomId, Port};
+use xen_sys::page::Shared;
 use xen_sys::ring::BadIndex;
 use xen_sys::ring::xenstore::{RING_SIZE, RingError, Server as Ring, ServerFeatures};
 use xenstore_core::wire::Violation;
 use xenstore_core::{ConnId, DomId, Host, Server, UniqueId, Unreachable};
 
-use super::activity::Activity;
+use crate::activity::Activity;
+use crate::departures;
+use crate::machine::{Line, Machine};
 
-/// One connected guest. The event channel goes before the page it speaks of.
-#[derive(Debug)]
-struct Session {
+/// One connected guest. The line, its event channel, goes before the page it speaks of.
+struct Session<M: Machine> {
     conn: ConnId,
     domain: DomId,
     /// `None` if it was introduced again with a port that is not there.
-    channel: Option<Channel>,
-    ring: Ring<GrantMapping>,
+    line: Option<M::Line>,
+    ring: Ring<M::Page>,
     features: ServerFeatures,
     /// Its ring has lied: nothing of it is looked at until it is introduced again.
     ignored: bool,
@@ -42,46 +40,41 @@ impl From<BadIndex> for Fault {
     }
 }
 
-/// All guests, and what Xen lends for them.
-pub(super) struct Guests {
+/// All guests, and the machine that lends what they need.
+pub struct Guests<M: Machine> {
     /// By the server's slot numbers.
-    sessions: Vec<Option<Session>>,
+    sessions: Vec<Option<Session<M>>>,
     /// By local port: slot + 1, or 0.
     by_port: Vec<u32>,
     /// Guests with requests that the last look at them left in the ring.
     backlog: VecDeque<ConnId>,
-    pub(super) events: Events,
-    pub(super) domctl: Option<Domctl>,
-    pub(super) activity: Activity,
-    window: &'static GfnWindow,
+    /// Where it all happens.
+    pub machine: M,
+    /// What was done so far.
+    pub activity: Activity,
 }
 
-impl Guests {
-    pub(super) fn new(events: Events, window: &'static GfnWindow, domctl: Option<Domctl>) -> Self {
-        Self {
-            sessions: Vec::new(),
-            by_port: Vec::new(),
-            backlog: VecDeque::new(),
-            events,
-            domctl,
-            activity: Activity::default(),
-            window,
-        }
+impl<M: Machine> Guests<M> {
+    /// Nobody yet.
+    pub fn new(machine: M) -> Self {
+        let (sessions, by_port) = (Vec::new(), Vec::new());
+        let activity = Activity::default();
+        Self { sessions, by_port, backlog: VecDeque::new(), machine, activity }
     }
 
     /// Whether a guest has requests that nobody has looked at yet.
-    pub(super) fn has_backlog(&self) -> bool {
+    pub fn has_backlog(&self) -> bool {
         !self.backlog.is_empty()
     }
 
     /// The guest that notified at `port`.
-    pub(super) fn at(&self, port: Port) -> Option<ConnId> {
+    pub fn at(&self, port: Port) -> Option<ConnId> {
         let slot = usize::try_from(*self.by_port.get(port.0 as usize)?).ok()?.checked_sub(1)?;
         self.sessions.get(slot)?.as_ref().map(|session| session.conn)
     }
 
     /// Serves each guest of the backlog once.
-    pub(super) fn serve_backlog(&mut self, server: &mut Server) {
+    pub fn serve_backlog(&mut self, server: &mut Server) {
         for _ in 0..self.backlog.len() {
             let Some(conn) = self.backlog.pop_front() else { break };
             if let Some(session) = self.session(conn) {
@@ -94,7 +87,7 @@ impl Guests {
     /// Moves what can be moved between a guest's ring and the server: at most one ring of
     /// requests, and its replies and events as far as there is room. Notifies once if anything
     /// moved.
-    pub(super) fn serve(&mut self, conn: ConnId, server: &mut Server) {
+    pub fn serve(&mut self, conn: ConnId, server: &mut Server) {
         let Some(session) = self.session(conn).filter(|session| !session.ignored) else { return };
         if session.features.contains(ServerFeatures::RECONNECTION)
             && session.ring.reconnect_wanted()
@@ -108,7 +101,7 @@ impl Guests {
     }
 
     /// As [`serve`](Self::serve), but takes no requests: for what the requests of others caused.
-    pub(super) fn flush(&mut self, conn: ConnId, server: &mut Server) {
+    pub fn flush(&mut self, conn: ConnId, server: &mut Server) {
         if self.session(conn).is_some_and(|session| !session.ignored) {
             let done = self.send(conn, server);
             self.end_turn(conn, done, server);
@@ -158,9 +151,9 @@ impl Guests {
         let ended = done.map_err(|fault| self.ignore(conn, &fault, server)).is_err();
         if let Some(session) = self.session(conn)
             && (session.ring.take_notify() || ended)
-            && let Some(channel) = &session.channel
+            && let Some(line) = &session.line
         {
-            channel.notify();
+            line.notify();
             self.activity.notifications += 1;
         }
     }
@@ -185,42 +178,43 @@ impl Guests {
         }
     }
 
-    fn session(&mut self, conn: ConnId) -> Option<&mut Session> {
+    fn session(&mut self, conn: ConnId) -> Option<&mut Session<M>> {
         let session = self.sessions.get_mut(conn.slot())?.as_mut()?;
         (session.conn == conn).then_some(session)
     }
 
     /// Connects dom0, whose kernel has been waiting in its ring since before we were started: what
     /// is in there stays. It says nothing before the first event, so it gets one.
-    pub(super) fn connect_dom0(
+    ///
+    /// # Errors
+    /// If its ring or its port is not there; the log says which.
+    pub fn connect_dom0(
         &mut self,
         conn: ConnId,
         port: Port,
         features: ServerFeatures,
     ) -> Result<(), Unreachable> {
         let ring = self.map(DomId(0))?;
-        let channel = self.bind(DomId(0), port)?;
+        let line = self.bind(DomId(0), port)?;
         ring.announce(features);
         ring.mark_connected();
-        channel.notify();
-        self.enter(conn, DomId(0), channel, ring, features);
+        line.notify();
+        self.enter(conn, DomId(0), line, ring, features);
         Ok(())
     }
 
-    fn map(&self, domain: DomId) -> Result<Ring<GrantMapping>, Unreachable> {
+    fn map(&mut self, domain: DomId) -> Result<Ring<M::Page>, Unreachable> {
         let granter = XenDomId::new(domain.0).ok_or(Unreachable)?;
-        match GrantMapping::map(self.window, granter, GrantRef::XENSTORE) {
-            Ok(page) => Ok(Ring::attach(page)),
-            Err(error) => {
-                log::warn!("domain {domain}: its ring cannot be mapped: {error}");
-                Err(Unreachable)
-            }
-        }
+        let page = self.machine.map(granter).map_err(|error| {
+            log::warn!("domain {domain}: its ring cannot be mapped: {error}");
+            Unreachable
+        })?;
+        Ok(Ring::attach(page))
     }
 
-    fn bind(&mut self, domain: DomId, port: Port) -> Result<Channel, Unreachable> {
+    fn bind(&mut self, domain: DomId, port: Port) -> Result<M::Line, Unreachable> {
         let remote = XenDomId::new(domain.0).ok_or(Unreachable)?;
-        self.events.bind_interdomain(remote, port).map_err(|error| {
+        self.machine.bind(remote, port).map_err(|error| {
             log::warn!("domain {domain}: its {port} cannot be bound: {error}");
             Unreachable
         })
@@ -230,19 +224,18 @@ impl Guests {
         &mut self,
         conn: ConnId,
         domain: DomId,
-        channel: Channel,
-        ring: Ring<GrantMapping>,
+        line: M::Line,
+        ring: Ring<M::Page>,
         features: ServerFeatures,
     ) {
-        self.point(channel.port(), Some(conn));
+        self.point(line.port(), Some(conn));
         let slot = conn.slot();
         if self.sessions.len() <= slot {
             self.sessions.resize_with(slot + 1, || None);
         }
         let (ignored, queued) = (false, false);
-        let channel = Some(channel);
-        self.sessions[slot] =
-            Some(Session { conn, domain, channel, ring, features, ignored, queued });
+        let line = Some(line);
+        self.sessions[slot] = Some(Session { conn, domain, line, ring, features, ignored, queued });
     }
 
     /// Makes a local port lead to a guest, or to nobody.
@@ -255,9 +248,9 @@ impl Guests {
     }
 }
 
-impl Host for Guests {
+impl<M: Machine> Host for Guests<M> {
     fn identify(&mut self, domain: DomId) -> Option<UniqueId> {
-        super::departures::identify(self.domctl, domain)
+        departures::identify(self.machine.fates().as_ref(), domain)
     }
 
     fn introduce(
@@ -271,11 +264,11 @@ impl Host for Guests {
         let mut ring = self.map(domain)?;
         // A port in the page comes from whoever built the domain, and knows better.
         let port = ring.client_port().unwrap_or(Port(port));
-        let channel = self.bind(domain, port)?;
+        let line = self.bind(domain, port)?;
         let features = ServerFeatures::from_bits_retain(features);
-        begin(&mut ring, &channel, features);
-        self.enter(conn, domain, channel, ring, features);
-        log::info!("domain {domain} is here; {} bytes in use", heap::statistics().allocated);
+        begin(&mut ring, &line, features);
+        self.enter(conn, domain, line, ring, features);
+        log::info!("domain {domain} is here; {} bytes in use", self.machine.memory_used());
         Ok(())
     }
 
@@ -290,15 +283,15 @@ impl Host for Guests {
         // end of it must be closed first.
         let session = self.session(conn).ok_or(Unreachable)?;
         session.ignored = true;
-        if let Some(old) = session.channel.take() {
+        if let Some(old) = session.line.take() {
             self.point(old.port(), None);
         }
-        let channel = self.bind(domain, Port(port))?;
-        self.point(channel.port(), Some(conn));
+        let line = self.bind(domain, Port(port))?;
+        self.point(line.port(), Some(conn));
         let session = self.session(conn).ok_or(Unreachable)?;
         session.features = ServerFeatures::from_bits_retain(features);
-        begin(&mut session.ring, &channel, session.features);
-        session.channel = Some(channel);
+        begin(&mut session.ring, &line, session.features);
+        session.line = Some(line);
         session.ignored = false;
         Ok(())
     }
@@ -307,15 +300,15 @@ impl Host for Guests {
         let Some(session) = self.sessions.get_mut(conn.slot()).and_then(Option::take) else {
             return;
         };
-        if let Some(channel) = &session.channel {
-            self.point(channel.port(), None);
+        if let Some(line) = &session.line {
+            self.point(line.port(), None);
         }
         drop(session);
-        log::info!("domain {domain} is gone; {} bytes in use", heap::statistics().allocated);
+        log::info!("domain {domain} is gone; {} bytes in use", self.machine.memory_used());
     }
 
     fn has_memory(&self, bytes: usize) -> bool {
-        heap::reserve(bytes)
+        self.machine.has_memory(bytes)
     }
 
     fn print(&mut self, text: &str) {
@@ -328,7 +321,7 @@ impl Host for Guests {
 }
 
 /// Makes a connection begin: empty rings, no error, our features.
-fn begin(ring: &mut Ring<GrantMapping>, channel: &Channel, features: ServerFeatures) {
+fn begin(ring: &mut Ring<impl Shared>, line: &impl Line, features: ServerFeatures) {
     ring.reset();
     ring.announce(features);
     ring.tell_error(RingError::None);
@@ -337,6 +330,6 @@ fn begin(ring: &mut Ring<GrantMapping>, channel: &Channel, features: ServerFeatu
     ring.mark_connected();
     let _ = ring.take_notify();
     if waits {
-        channel.notify();
+        line.notify();
     }
 }

@@ -1,26 +1,19 @@
 //! The store role: Xenstore for dom0 and every guest of the host.
 //!
-//! One loop, one turn of which looks at pending events, then at guests whose requests were left
-//! behind, then at connections to which others' requests gave something to send. Each part is
-//! bounded, and each guest gets a bounded amount of work a turn, so none keeps another waiting.
+//! One loop around [`turn`], which waits when a turn leaves nothing to do.
 
-mod activity;
-mod departures;
-mod guests;
-
+use stubdom::guests::Guests;
+use stubdom::machine::Machine;
 use stubdom::platform::{Platform, VERSION, refuse};
-use xen_pvh_boot::{entry_counter, idle};
+use stubdom::turn;
+use xen_pvh_boot::{entry_counter, heap, idle};
 use xen_sys::cpuid;
 use xen_sys::domctl::Domctl;
-use xen_sys::event::{self, Channel, Priority, Virq};
-use xen_sys::ids::Port;
+use xen_sys::event::{self, Channel, Events, Priority, Virq};
+use xen_sys::grant::{GfnWindow, GrantMapping, MapError};
+use xen_sys::ids::{DomId as XenDomId, Errno, GrantRef, Port};
 use xen_sys::ring::xenstore::ServerFeatures;
 use xenstore_core::{Config, DomId, Host, Server, UniqueId};
-
-use guests::Guests;
-
-/// Events that are looked at before the rest of a turn gets its chance.
-const EVENTS_A_TURN: usize = 64;
 
 /// Serves until the host goes down.
 pub(crate) fn run(platform: Platform, dom0_port: u32) -> ! {
@@ -35,14 +28,15 @@ pub(crate) fn run(platform: Platform, dom0_port: u32) -> ! {
         Some(domctl) => log::info!("Xen tells of domains by {domctl}"),
         None => log::error!("Xen tells nothing of domains; dead guests will not be noticed"),
     }
-    let mut guests = Guests::new(platform.events.into_inner(), platform.window, domctl);
+    let (events, window) = (platform.events.into_inner(), platform.window);
+    let mut guests = Guests::new(UnderXen { events, window, domctl });
 
     // Before anyone connects, so that no death goes unseen.
-    let exceptions = guests.events.bind_virq(Virq::DomExc);
+    let exceptions = guests.machine.events.bind_virq(Virq::DomExc);
     match &exceptions {
         Ok(channel) => {
             // A dead guest's ring and nodes are given back before others are served.
-            if let Err(error) = guests.events.set_priority(channel, Priority::HIGHEST) {
+            if let Err(error) = guests.machine.events.set_priority(channel, Priority::HIGHEST) {
                 log::warn!("VIRQ_DOM_EXC has no priority: {error}");
             }
         }
@@ -60,28 +54,52 @@ pub(crate) fn run(platform: Platform, dom0_port: u32) -> ! {
     let exceptions = exceptions.as_ref().map(Channel::port).ok();
     let mut answered = false;
     loop {
-        guests.activity.turns += 1;
-        for _ in 0..EVENTS_A_TURN {
-            let Some(port) = guests.events.next() else { break };
-            guests.activity.events += 1;
-            if Some(port) == exceptions {
-                departures::look(&mut server, &mut guests);
-            } else if let Some(conn) = guests.at(port) {
-                guests.serve(conn, &mut server);
-            }
-        }
-        guests.serve_backlog(&mut server);
-        while let Some(conn) = server.next_ready() {
-            guests.flush(conn, &mut server);
-        }
+        turn::take(&mut server, &mut guests, exceptions);
         if !answered && guests.activity.notifications > 0 {
             answered = true;
             let micros = platform.clock.since_counter(entry_counter()).as_micros();
             log::info!("the first reply is out {micros} us after the domain's entry");
         }
-        if !guests.has_backlog() && guests.events.nothing_pending() {
+        if !guests.has_backlog() && guests.machine.events.nothing_pending() {
             idle();
             guests.activity.wakeups += 1;
         }
+    }
+}
+
+/// This domain, as the store needs it.
+struct UnderXen {
+    events: Events,
+    window: &'static GfnWindow,
+    domctl: Option<Domctl>,
+}
+
+impl Machine for UnderXen {
+    type Page = GrantMapping;
+    type Line = Channel;
+    type Fates = Domctl;
+
+    fn next_event(&mut self) -> Option<Port> {
+        self.events.next()
+    }
+
+    fn map(&mut self, domain: XenDomId) -> Result<GrantMapping, MapError> {
+        GrantMapping::map(self.window, domain, GrantRef::XENSTORE)
+    }
+
+    fn bind(&mut self, domain: XenDomId, port: Port) -> Result<Channel, Errno> {
+        self.events.bind_interdomain(domain, port)
+    }
+
+    fn fates(&self) -> Option<Domctl> {
+        self.domctl
+    }
+
+    fn has_memory(&self, bytes: usize) -> bool {
+        heap::reserve(bytes)
+    }
+
+    fn memory_used(&self) -> usize {
+        heap::statistics().allocated
     }
 }
