@@ -30,7 +30,7 @@ pub fn hold(
     world: &mut impl World,
     opening: &[Line],
     case: &Case,
-    peer: Option<Peer>,
+    peer: Option<&Peer>,
 ) -> Result<Outcome, String> {
     let mut talk = Conversation { world, names: BTreeMap::new() };
     for (at, line) in opening.iter().chain(&case.lines).enumerate() {

@@ -25,7 +25,8 @@
 //! @only ours: reason                the next line's expectation is this store's own choice; where
 //!                                   another store chooses otherwise, the case ends there
 //! differs SERVER: reason            right below `case:`, the whole case is not held against
-//!                                   SERVER (`c` or `ocaml`), because of the reason
+//!                                   SERVER (`c` or `ocaml`), because of the reason; against that
+//!                                   of one release alone if it is named so: `c-4.17`
 //! needs dom0's own ring: reason     there too; not held where dom0 speaks through its kernel
 //! host only: reason                 there too; held with the store in memory alone
 //! ```
@@ -41,6 +42,7 @@ mod grammar;
 mod words;
 
 use alloc::{borrow::ToOwned, format, string::String, vec::Vec};
+use core::str::FromStr;
 
 use grammar::step;
 use words::words;
@@ -73,14 +75,25 @@ pub struct Case {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     /// The store.
-    pub server: Peer,
+    pub server: Server,
+    /// The only release of Xen whose store does so; none if each does that was tried.
+    pub release: Option<String>,
     /// What it does instead.
     pub reason: String,
 }
 
-/// The other stores that conversations are held with.
+/// Another store that conversations are held with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Which one.
+    pub server: Server,
+    /// Of which release of Xen.
+    pub release: String,
+}
+
+/// The other stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Peer {
+pub enum Server {
     /// Xen's xenstored, written in C.
     C,
     /// oxenstored.
@@ -298,9 +311,12 @@ impl Case {
 
     /// Why the case is not held against `server`, if it is not.
     #[must_use]
-    pub fn differs_for(&self, server: Peer) -> Option<&str> {
-        let mut differs = self.differs.iter();
-        differs.find(|told| told.server == server).map(|told| &told.reason[..])
+    pub fn differs_for(&self, peer: &Peer) -> Option<&str> {
+        let is_told = |told: &&Difference| {
+            let release = told.release.as_ref();
+            told.server == peer.server && release.is_none_or(|release| *release == peer.release)
+        };
+        self.differs.iter().find(is_told).map(|told| &told.reason[..])
     }
 
     /// Takes in a line that says where the case is not held.
@@ -314,15 +330,41 @@ impl Case {
             NEEDS_OWN_RING => self.needs_own_ring = Some(reason),
             HOST_ONLY => self.host_only = Some(reason),
             what => {
-                let server = match what.strip_prefix(DIFFERS) {
-                    Some("c") => Peer::C,
-                    Some("ocaml") => Peer::Ocaml,
-                    server => return Err(format!("unknown server {}", server.unwrap_or(what))),
-                };
-                self.differs.push(Difference { server, reason });
+                let (server, release) = server_and_release(what.trim_start_matches(DIFFERS))?;
+                self.differs.push(Difference { server, release, reason });
             }
         }
         Ok(())
+    }
+}
+
+/// The releases of Xen whose stores conversations are held with.
+const RELEASES: [&str; 2] = ["4.17", "4.20"];
+
+/// `c` or `ocaml`, and what follows it after a `-`.
+fn server_and_release(name: &str) -> Result<(Server, Option<String>), String> {
+    let (server, release) = match name.split_once('-') {
+        Some((server, release)) => (server, Some(release)),
+        None => (name, None),
+    };
+    let server = match server {
+        "c" => Server::C,
+        "ocaml" => Server::Ocaml,
+        _ => return Err(format!("unknown server {name}")),
+    };
+    match release {
+        Some(release) if !RELEASES.contains(&release) => Err(format!("unknown release {release}")),
+        release => Ok((server, release.map(str::to_owned))),
+    }
+}
+
+impl FromStr for Peer {
+    type Err = String;
+
+    /// Reads `c-4.17` and the like.
+    fn from_str(name: &str) -> Result<Self, String> {
+        let (server, release) = server_and_release(name)?;
+        Ok(Self { server, release: release.ok_or("a store is of a release")? })
     }
 }
 

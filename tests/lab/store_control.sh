@@ -1,5 +1,6 @@
 # Debian's xenstore-control finds in the stub the commands that it knows.
 # lab: --store stubdom --memory 8 --timeout 600
+# xen: 4.17 4.20
 . /lab/lib.sh
 . /lab/remains.sh
 

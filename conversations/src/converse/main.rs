@@ -1,8 +1,10 @@
 //! Holds conversations with the Xenstore of the host that it runs on, as a program in its dom0:
 //!
 //! ```text
-//! converse stubdom|c|ocaml [--case WORDS] FILE...
+//! converse stubdom|c-RELEASE|ocaml-RELEASE [--case WORDS] FILE...
 //! ```
+//!
+//! `RELEASE` is that of the Xen whose store it is, as `4.17`.
 //!
 //! Guests of the conversations are domains that relay bytes between their rings and this program.
 //! dom0's lines go through its kernel where the store is a domain, through the socket where it is
@@ -26,7 +28,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use conversations::runner::{self, Outcome};
-use conversations::script::{self, Case, Peer, Script};
+use conversations::script::{self, Case, Peer, Script, Server};
 
 use connection::Door;
 use host::{Releases, XenHost};
@@ -62,9 +64,8 @@ impl Wish {
         let mut words = env::args().skip(1);
         let peer = match words.next().as_deref() {
             Some("stubdom") => None,
-            Some("c") => Some(Peer::C),
-            Some("ocaml") => Some(Peer::Ocaml),
-            _ => return Err("converse stubdom|c|ocaml [--case WORDS] FILE...".to_owned()),
+            Some(name) => Some(name.parse()?),
+            None => return Err("converse stubdom|c-RELEASE|ocaml-RELEASE FILE...".to_owned()),
         };
         let mut wish = Self { peer, case: None, files: Vec::new() };
         while let Some(word) = words.next() {
@@ -95,8 +96,8 @@ fn run() -> Result<u32, String> {
         None => (Door::Kernel, Some(store_domain()?)),
         Some(_) => (Door::Socket, None),
     };
-    let releases = match wish.peer {
-        Some(Peer::Ocaml) => Releases::ForGood,
+    let releases = match wish.peer.as_ref().map(|peer| peer.server) {
+        Some(Server::Ocaml) => Releases::ForGood,
         _ => Releases::UntilIntroduced,
     };
     let mut host = XenHost::new(door, releases, store)?;
@@ -109,7 +110,7 @@ fn run() -> Result<u32, String> {
         let began = Instant::now();
         let fits = |case: &&Case| wish.case.as_ref().is_none_or(|part| case.title.contains(part));
         for case in script.cases.iter().filter(fits) {
-            if let Some(why) = reason_against(case, wish.peer, door, &mut counts) {
+            if let Some(why) = reason_against(case, wish.peer.as_ref(), door, &mut counts) {
                 println!("{name}:{}: {why}", case.number);
                 continue;
             }
@@ -138,7 +139,7 @@ fn hold(
     host.begin(&script.opening, case, went_well)
         .map_err(|why| format!("{name}:{}: cannot prepare: {why}", case.number))?;
     let began = Instant::now();
-    let outcome = runner::hold(host, &script.opening, case, wish.peer);
+    let outcome = runner::hold(host, &script.opening, case, wish.peer.as_ref());
     let took = began.elapsed();
     if took > LONG {
         println!("{name}:{}: {:.1} s", case.number, took.as_secs_f32());
@@ -161,7 +162,7 @@ fn hold(
 /// Why a case is not held here, if it is not; counted.
 fn reason_against(
     case: &Case,
-    peer: Option<Peer>,
+    peer: Option<&Peer>,
     door: Door,
     counts: &mut Counts,
 ) -> Option<String> {

@@ -132,6 +132,7 @@ fn a_wrong_expectation_fails_where_it_stands() {
         ("dom0 READ \"/tool -> OK", "it:2: a quote is not closed"),
         ("differs c:", "it:2: no reason: differs c:"),
         ("differs d: later", "it:2: unknown server d"),
+        ("differs c-4.3: later", "it:2: unknown release 4.3"),
         ("host only:", "it:2: no reason"),
         ("needs dom0's own ring", "it:2: no reason"),
         ("dom0 READ /tool -> \"\"\ndiffers c: later", "it:3: this stands right below `case:`"),
@@ -142,17 +143,23 @@ fn a_wrong_expectation_fails_where_it_stands() {
     }
 }
 
+fn peer(name: &str) -> Peer {
+    name.parse().expect("a store and its release")
+}
+
 #[test]
 fn a_case_says_where_it_is_not_held() {
-    let text = "case: one\ndiffers c: it lists by age\ndiffers ocaml: it is later\n\
+    let text = "case: one\ndiffers c: it lists by age\ndiffers ocaml-4.20: it is later\n\
         needs dom0's own ring: depth\ncase: two\nhost only: no memory is short\n";
     let script = script::parse(text).expect("a script");
     let [one, two] = &script.cases[..] else { panic!("two cases") };
-    assert_eq!(one.differs_for(Peer::C), Some("it lists by age"));
-    assert_eq!(one.differs_for(Peer::Ocaml), Some("it is later"));
+    assert_eq!(one.differs_for(&peer("c-4.17")), Some("it lists by age"));
+    assert_eq!(one.differs_for(&peer("c-4.20")), Some("it lists by age"));
+    assert_eq!(one.differs_for(&peer("ocaml-4.20")), Some("it is later"));
+    assert_eq!(one.differs_for(&peer("ocaml-4.17")), None, "that is told of 4.20 alone");
     assert_eq!(one.needs_own_ring.as_deref(), Some("depth"));
     assert_eq!((one.host_only.as_deref(), one.number), (None, 1));
-    assert_eq!((two.differs_for(Peer::C), two.number), (None, 5));
+    assert_eq!((two.differs_for(&peer("c-4.17")), two.number), (None, 5));
     assert_eq!(two.host_only.as_deref(), Some("no memory is short"));
 }
 
@@ -162,16 +169,17 @@ fn another_stores_choice_ends_its_case() {
         case: two\n@only ours: it is so\ndom0 READ /tool -> \"\"\ndom0 READ / -> \"y\"\n\
         case: three\n@only ours: it is so\ndom0 <- EVENT /tool t\ndom0 READ / -> \"y\"\n";
     let script = script::parse(text).expect("a script");
+    let other = peer("c-4.17");
     let hold = |at: usize, peer| {
         let mut world = World::new(CUTS[0]);
         runner::hold(&mut world, &script.opening, &script.cases[at], peer)
     };
     let reason = "it is so".to_owned();
     let ended = Ok(Outcome::UntilChoice { number: 3, reason: reason.clone() });
-    assert_eq!(hold(0, Some(Peer::C)), ended, "an answer that is not ours");
+    assert_eq!(hold(0, Some(&other)), ended, "an answer that is not ours");
     assert!(hold(0, None).is_err_and(|why| why.starts_with("3: ")), "it is ours: a failure");
-    let went_on = hold(1, Some(Peer::C)).expect_err("the same choice, and a failure after it");
+    let went_on = hold(1, Some(&other)).expect_err("the same choice, and a failure after it");
     assert!(went_on.starts_with("8: expected \"y\""), "{went_on}");
     let ended = Ok(Outcome::UntilChoice { number: 11, reason });
-    assert_eq!(hold(2, Some(Peer::C)), ended, "an event that does not come");
+    assert_eq!(hold(2, Some(&other)), ended, "an event that does not come");
 }
