@@ -18,7 +18,7 @@ use crate::perms::{Perms, Subject};
 use crate::quota::Denial;
 use crate::reply::Reply;
 use crate::store::{Caller, Store};
-use crate::trail::Trail;
+use crate::trail::Home;
 use crate::transaction::Record;
 use crate::tree::{Node, Reach, Special, Step, Tree, Walk};
 use crate::watch::{Spot, Watch, WatchId, Watches};
@@ -133,7 +133,13 @@ impl Audience {
 
     /// Tells what a transaction changed in the end, each path once, in the order in which the
     /// transaction first used them.
-    pub(crate) fn tell_commit(&mut self, store: &Store, before: &Tree, log: &[Record]) {
+    pub(crate) fn tell_commit(
+        &mut self,
+        store: &Store,
+        home: Option<&Home>,
+        before: &Tree,
+        log: &[Record],
+    ) {
         let mut uses: BTreeMap<&[u8], Use> = BTreeMap::new();
         for (first, record) in log.iter().enumerate() {
             let change = &record.change;
@@ -159,7 +165,7 @@ impl Audience {
                     continue;
                 }
             };
-            let was = self.tell_outcome(store, before, path);
+            let was = self.tell_outcome(store, home, before, path);
             let removed = uses.get(path.as_bytes()).is_some_and(|path| path.removed);
             let Some(gone) = was.filter(|_| removed) else { continue };
             // Even a node that came back under a new child lost its value on the way.
@@ -227,12 +233,12 @@ impl Audience {
     fn tell_outcome<'t>(
         &mut self,
         store: &Store,
+        home: Option<&Home>,
         before: &'t Tree,
         path: Path<'_>,
     ) -> Option<&'t Rc<Node>> {
-        let mut trail = Trail::default();
         let (was, is) =
-            (before.reach(path, None, &mut trail), store.tree.reach(path, None, &mut trail));
+            (before.reach(path, home, &mut ()), store.tree.reach(path, home, &mut ()));
         let gone = (was.missing == 0).then_some(was.node);
         if is.missing == 0 {
             let before = gone.map(|node| &*node.perms);
@@ -352,7 +358,7 @@ impl Audience {
                 secrecy.lets(&subject)
             } else {
                 let told = Path::trusted(&path[..heard.told]);
-                Secrecy::at(store.tree.reach(told, None, &mut Trail::default())).lets(&subject)
+                Secrecy::at(store.tree.reach(told, None, &mut ())).lets(&subject)
             };
             if lets {
                 self.queue(heard, path, &mut shared);

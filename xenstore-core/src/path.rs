@@ -70,7 +70,7 @@ impl<'a> Path<'a> {
 
     /// Returns how many names the path has; 0 for the root.
     pub(crate) fn depth(self) -> usize {
-        self.names().count()
+        if self.is_root() { 0 } else { self.bytes.iter().filter(|&&byte| byte == b'/').count() }
     }
 
     /// Returns the path of the ancestor that is `levels` above; the root if there are fewer.
@@ -436,7 +436,8 @@ fn is_well_formed(raw: &[u8]) -> bool {
         .iter()
         .chain([&last])
         .all(|block| block.iter().fold(true, |legal, &byte| legal & is_legal(byte)));
-    let twins = raw.windows(2).fold(false, |found, pair| found | (pair == b"//"));
+    let pairs = raw.iter().zip(raw.get(1..).unwrap_or_default());
+    let twins = pairs.fold(false, |found, (&a, &b)| found | ((a == b'/') & (b == b'/')));
     legal && !twins && (raw.last() != Some(&b'/') || raw.len() == 1)
 }
 

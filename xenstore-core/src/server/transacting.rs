@@ -64,7 +64,8 @@ impl Server {
         self.forget_transactions(caller.domain, 1, open.memory);
         if commit {
             let before = self.store.commit(caller, &mut open)?;
-            self.audience.tell_commit(&self.store, &before, open.log());
+            let home = self.store.domains.find(caller.domain).map(|domain| &domain.home);
+            self.audience.tell_commit(&self.store, home, &before, open.log());
         }
         Ok(Reply::Done)
     }

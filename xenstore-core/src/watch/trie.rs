@@ -10,7 +10,7 @@ use super::homes::Homes;
 use super::{Watch, WatchId};
 use crate::children::{Children, Tails};
 use crate::host::DomId;
-use crate::path::{Key, Name, Names};
+use crate::path::{Key, Name, Names, Path, home_of};
 use crate::slab::Slab;
 
 /// A place in the trie: where one watched path, or the beginning of one, stands.
@@ -99,14 +99,25 @@ impl Trie {
     }
 
     pub(super) fn spot(&self, path: &[u8]) -> Option<Spot> {
-        let (special, mut names) = Names::of_watch(path);
-        let mut spot = self.top(special.is_some());
-        if let Some(name) = special {
-            spot = self.below(spot, name)?;
-        }
-        names.try_fold(spot, |spot, name| self.below(spot, name))
+        let (start, mut names) = match self.enter(path) {
+            Some((home, names)) => (home, names),
+            None => {
+                let (special, names) = Names::of_watch(path);
+                let top = self.top(special.is_some());
+                (special.map_or(Some(top), |name| self.below(top, name))?, names)
+            }
+        };
+        names.try_fold(start, |spot, name| self.below(spot, name))
     }
 
+    /// Returns what stands at the home that a path leads to, and the names that follow; `None` if
+    /// it leads to none, or nothing there is watched.
+    fn enter<'p>(&self, path: &'p [u8]) -> Option<(Spot, Names<'p>)> {
+        let (domain, end) = home_of(path)?;
+        Some((self.homes.find(domain)?, Path::trusted(path).names_from(end)))
+    }
+
+    #[inline]
     pub(super) fn below(&self, spot: Spot, name: Name<'_>) -> Option<Spot> {
         let Spot::Point(id) = spot else { return None };
         self.points.find(id.0)?.children.as_ref()?.find(name, &self.points).copied()
@@ -188,9 +199,13 @@ impl Trie {
     /// Puts a watch at its path.
     pub(super) fn add(&mut self, all: &mut Slab<Watch>, path: &[u8], id: WatchId) {
         let (special, mut names) = Names::of_watch(path);
-        let (mut at, mut next) = match special {
-            Some(name) => (self.special, Some(name)),
-            None => (self.root, names.next()),
+        let (mut at, mut next) = match (special, self.enter(path)) {
+            (Some(name), _) => (self.special, Some(name)),
+            (None, Some((Spot::Point(home), below))) => {
+                names = below;
+                (home, names.next())
+            }
+            (None, _) => (self.root, names.next()),
         };
         while let Some(name) = next {
             next = names.next();
