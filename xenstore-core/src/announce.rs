@@ -7,6 +7,7 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::rc::Rc;
 use alloc::vec::Vec;
+use core::cmp::Ordering;
 
 use crate::change::Change;
 use crate::connection::Connections;
@@ -237,8 +238,7 @@ impl Audience {
         before: &'t Tree,
         path: Path<'_>,
     ) -> Option<&'t Rc<Node>> {
-        let (was, is) =
-            (before.reach(path, home, &mut ()), store.tree.reach(path, home, &mut ()));
+        let (was, is) = (before.reach(path, home, &mut ()), store.tree.reach(path, home, &mut ()));
         let gone = (was.missing == 0).then_some(was.node);
         if is.missing == 0 {
             let before = gone.map(|node| &*node.perms);
@@ -371,20 +371,21 @@ impl Audience {
     /// Sorts what was heard by connection and registration, and leaves out what a connection would
     /// be told twice, because several of its watches have the same token.
     fn put_in_order(&self, heard: &mut Vec<Heard>) {
-        heard.sort_unstable_by_key(|heard| (heard.conn, heard.order, heard.told));
+        let order = |heard: &Heard| (heard.conn, heard.order, heard.told);
+        sort(heard, &|a, b| order(a).cmp(&order(b)));
         if !heard.is_sorted_by(|a, b| a.conn < b.conn) {
             let key = |heard: &Heard| (heard.conn, heard.told, heard.mark);
             let spelled = |heard: &Heard| {
                 self.watches.watch(heard.watch).map(|watch| (watch.token(), watch.implied()))
             };
-            heard.sort_unstable_by(|a, b| {
+            sort(heard, &|a, b| {
                 let by_token = key(a).cmp(&key(b)).then_with(|| spelled(a).cmp(&spelled(b)));
                 by_token.then(a.order.cmp(&b.order))
             });
             heard.dedup_by(|later, first| {
                 key(later) == key(first) && spelled(later) == spelled(first)
             });
-            heard.sort_unstable_by_key(|heard| (heard.conn, heard.order, heard.told));
+            sort(heard, &|a, b| order(a).cmp(&order(b)));
         }
     }
 
@@ -412,4 +413,9 @@ struct Use {
 
 impl Use {
     const NONE: Self = Self { first: 0, changed: false, removed: false };
+}
+/// One sort for every order: each copy of it would add kilobytes to the image.
+#[inline(never)]
+fn sort(heard: &mut [Heard], order: &dyn Fn(&Heard, &Heard) -> Ordering) {
+    heard.sort_unstable_by(order);
 }

@@ -262,9 +262,13 @@ impl Trie {
             Here::None => point.here = Here::One(id),
             Here::One(first) => {
                 let first = *first;
-                let ranks = [(first, all.find(first.0)), (id, Some(watch))];
-                let ranks = ranks.into_iter().filter_map(|(id, watch)| Some(Rank::new(watch?, id)));
-                point.here = Here::Many(Box::new(ranks.collect()));
+                let mut ranks = BTreeSet::new();
+                // One by one: to collect them would sort them first, for two.
+                ranks.insert(Rank::new(watch, id));
+                if let Some(watch) = all.find(first.0) {
+                    ranks.insert(Rank::new(watch, first));
+                }
+                point.here = Here::Many(Box::new(ranks));
             }
             Here::Many(ranks) => {
                 ranks.insert(Rank::new(watch, id));
