@@ -3,6 +3,7 @@
 //! rustc counts (`-C instrument-coverage`), LLVM's tools of Debian read the counts.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -135,7 +136,7 @@ fn judge(report: &str, sources: &Path, progress: &Progress) -> Result<bool> {
     let (mut all, mut reached) = (0, 0);
     for (source, mut lines) in parse(report) {
         let text = fs::read_to_string(&source)?;
-        let end = product(&source, &text);
+        let end = product(source.strip_prefix(sources).unwrap_or(&source), &text);
         lines.retain(|line, _| *line <= end);
         let missed: Vec<_> =
             lines.iter().filter(|(_, count)| **count == 0).map(|(line, _)| *line).collect();
@@ -172,7 +173,8 @@ fn parse(report: &str) -> BTreeMap<PathBuf, Lines> {
 
 /// The last line of a source that is no test: tests reach themselves.
 fn product(source: &Path, text: &str) -> usize {
-    if source.file_name().is_some_and(|name| name == "tests.rs") {
+    let is_test = |part: &OsStr| part == "tests.rs" || part == "tests";
+    if source.iter().any(is_test) {
         return 0;
     }
     let lines: Vec<_> = text.lines().map(str::trim).collect();
@@ -213,9 +215,10 @@ mod tests {
     #[test]
     fn tests_do_not_count() {
         let text = "one\n#[cfg(test)]\nuse x;\ntwo\n#[cfg(test)]\nmod tests {\n";
-        assert_eq!(product(Path::new("src/one.rs"), text), 4);
-        assert_eq!(product(Path::new("src/tests.rs"), text), 0);
-        assert_eq!(product(Path::new("src/one.rs"), "one\ntwo\n"), 2);
+        assert_eq!(product(Path::new("server/one.rs"), text), 4);
+        assert_eq!(product(Path::new("server/tests.rs"), text), 0);
+        assert_eq!(product(Path::new("server/tests/watches.rs"), text), 0);
+        assert_eq!(product(Path::new("server/one.rs"), "one\ntwo\n"), 2);
     }
 
     #[test]
