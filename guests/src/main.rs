@@ -4,7 +4,6 @@
 //! | words | what the guest does after it has said hello |
 //! | --- | --- |
 //! | (none) | waits for `control/shutdown` and obeys |
-//! | `watches` | as above, with seven watches more |
 //! | `measure` | as above, and measures the store when `data/measure` asks for it |
 //! | `meter` | measures how fast the store is, as [`meter`] tells |
 //! | `echo` | serves a ring of another guest's, as [`echo`] tells |
@@ -54,8 +53,7 @@ fn main(boot: &'static BootInfo) -> ! {
     let platform = Platform::start(boot, &options);
     let _timer = platform.events.borrow_mut().bind_virq(Virq::Timer).expect("a timer");
     match act {
-        None => polite::run(&platform, 0),
-        Some("watches") => polite::run(&platform, 7),
+        None => polite::run(&platform),
         Some("measure") => honest::run(&platform),
         Some("meter") => meter::run(&platform),
         Some("echo") => echo::run(&platform),

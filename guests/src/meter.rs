@@ -41,6 +41,10 @@ const VALUE: &[u8] = b"ten bytes.";
 /// Requests that lie in a row for the ring to be filled from: more than fit into it.
 const ROW: usize = 64;
 
+/// Watches of nodes that are not there, beside the two that it needs: as many as it takes to have
+/// the eight of a guest with a few devices.
+const MORE_WATCHES: u32 = 6;
+
 /// Says hello, and measures whatever it is asked to, until it is asked to end.
 pub(crate) fn run(platform: &Platform) -> ! {
     let mut meter = Meter { platform, store: Line::to_store(platform), echo: None };
@@ -65,6 +69,10 @@ impl Meter<'_> {
         let mut store = Client::new(&mut self.store);
         own_store::accept_orders(&mut store).expect("control/ is ours to write");
         store.write("data/word", VALUE).expect("data/ is ours to write");
+        for number in 0..MORE_WATCHES {
+            let path = format!("device/{number}/state");
+            store.watch(&path, "more").expect("a watch");
+        }
         store.watch("data/order", "order").expect("a watch");
         store.write("data/hello", b"from a guest that measures").expect("data/ is ours to write");
     }

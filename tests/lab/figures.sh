@@ -18,7 +18,8 @@ for programs in 1 8; do
 done
 
 say "one guest, and nobody else"
-meter one
+small one meter
+await_hello one
 # one_alone NAME LINE: reports how long its requests take, and how many it gets through.
 one_alone() {
     local op
@@ -52,37 +53,43 @@ echo_for one
 one_alone -echo echo
 patiently xl destroy echo
 
-say "sixteen guests at once"
-crowd=one
-for number in $(seq 2 16); do
-    meter "many-$number"
-    crowd="$crowd many-$number"
-done
-order one clock
-[ "$STORE" != stubdom ] || counted order_all "$crowd" share read "$(($(result) + 3000000000))" 0
-cp /tmp/counted /tmp/beside 2>/dev/null || true
-for how in share flood; do
-    order one clock
-    counted order_all "$crowd" "$how" read "$(($(result) + 3000000000))" 1000000000
-    measure_share "$how-of-16"
-    [ "$STORE" != stubdom ] ||
-        measure "notifications-$how" $(($(more notifications) * 1000 / $(sum))) /1000
-done
-for guest in $crowd; do
-    [ "$guest" = one ] || patiently xl destroy "$guest"
-done
-
 say "one guest, and more and more others that are only there, with eight watches each"
 others=0
-for most in ${OTHERS:-1 20}; do
-    while [ "$others" -lt "$most" ]; do
+# among NUMBER: as many others are there, and one guest measures.
+among() {
+    while [ "$others" -lt "$1" ]; do
         others=$((others + 1))
-        patiently xl create -q -e /etc/xen/guest.cfg "name=\"other-$others\"" 'extra="watches"' ||
-            fail "no guest other-$others"
+        small "other-$others" meter
     done
     await_hello "other-$others"
     for op in read write; do
         order one trips "$op" store "$COUNT"
-        measure_trips "trip-$op-among-$most"
+        measure_trips "trip-$op-among-$1"
     done
-done
+}
+# at_once NUMBER: as many of them measure with it in the same second.
+at_once() {
+    local crowd=one how start="order one clock"
+    for number in $(seq "$1"); do
+        crowd="$crowd other-$number"
+    done
+    if [ "$STORE" = stubdom ]; then
+        # What the order itself costs.
+        $start
+        counted order_all "$crowd" share read "$(($(result) + 2000000000))" 0
+        cp /tmp/counted /tmp/beside
+    fi
+    for how in share flood; do
+        $start
+        counted order_all "$crowd" "$how" read "$(($(result) + 2000000000))" 1000000000
+        measure_share "$how"
+        [ "$STORE" != stubdom ] ||
+            measure "notifications-$how" $(($(more notifications) * 1000 / $(sum))) /1000
+    done
+}
+
+: "${FEW:=1}" "${SOME:=20}" "${MANY:=100}"
+among "$FEW"
+among "$SOME"
+at_once "${CROWD:-15}"
+among "$MANY"

@@ -5,25 +5,29 @@ measure() {
     echo "measure $*"
 }
 
-# meter NAME: creates a guest that measures.
-meter() {
-    patiently xl create -q -e /etc/xen/guest.cfg "name=\"$1\"" 'extra="meter"' || fail "no guest $1"
-    await_hello "$1"
+# small NAME WORD: creates a small guest of that kind, and leaves no xl behind to look after it.
+small() {
+    patiently xl create -q -e /etc/xen/guest.cfg "name=\"$1\"" "extra=\"$2\"" ||
+        fail "no guest $1"
+    domid "$1" >"/tmp/domid-$1"
 }
 
-# await_hello NAME: waits until the guest has said hello.
+# await_hello NAME...: waits until these guests have said hello.
 await_hello() {
-    local until
+    local guest until
     until=$(($(date +%s) + 60))
-    until xenstore-exists "$(data_of "$1")/hello"; do
-        [ "$(date +%s)" -lt "$until" ] || fail "$1 has not said hello within 60 s"
-        sleep 0.2
+    for guest in "$@"; do
+        until xenstore-exists "$(data_of "$guest")/hello"; do
+            [ "$(date +%s)" -lt "$until" ] || fail "$guest has not said hello within 60 s"
+            sleep 0.2
+        done
     done
 }
 
 # data_of NAME: prints where the guest's own nodes are.
 data_of() {
-    echo "/local/domain/$(domid "$1")/data"
+    read -r domid <"/tmp/domid-$1"
+    echo "/local/domain/$domid/data"
 }
 
 # order NAME WORDS...: has the guest measure; what it answers is the result.
@@ -59,11 +63,11 @@ measure_trips() {
 # echo_for NAME: gives the guest a ring with nothing behind it but an echo.
 echo_for() {
     local echo
-    patiently xl create -q -e /etc/xen/guest.cfg 'name="echo"' 'extra="echo"' || fail "no echo"
+    small echo echo
     await_hello echo
-    echo=$(domid echo)
+    echo=$(cat /tmp/domid-echo)
     order "$1" echo "$echo"
-    xenstore-write "/local/domain/$echo/data/serve" "$(domid "$1") $(result)"
+    xenstore-write "/local/domain/$echo/data/serve" "$(cat "/tmp/domid-$1") $(result)"
 }
 
 # order_all "NAME..." WORDS...: has all of these guests measure; what they answer is the result, a

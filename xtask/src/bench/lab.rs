@@ -14,9 +14,14 @@ use crate::workspace::Workspace;
 use crate::{image, packages};
 
 const FIGURES: &str = include_str!("../../../tests/lab/figures.sh");
+const SCALE: &str = include_str!("../../../tests/lab/scale.sh");
 
 /// The same for all: only who serves differs.
 const LAB: &str = "--memory 8 --maxmem 32 --ram 2560 --no-linux --timeout 5400";
+
+/// A machine for as many guests as there are to be at once.
+const LARGE_LAB: &str = "--memory 8 --maxmem 32 --ram 4096 --no-linux --timeout 5400";
+const GUESTS: u32 = 160;
 
 /// The servers, by their names in the tables; ours comes first.
 const SERVERS: [(&str, Store); 3] =
@@ -41,8 +46,9 @@ pub(crate) fn measure(ws: &Workspace, progress: &Progress) -> Result<Report> {
         all.push((name, figures(ws, progress, name, store)?));
     }
     let found = Found(all);
+    let scale = scale(ws, progress)?;
     Ok(Report {
-        tables: vec![found.round_trips()?, found.rates()?, found.crowds()?, found.own()?],
+        tables: vec![found.round_trips()?, found.rates()?, found.crowds()?, found.own()?, scale],
         plots: vec![found.plot("read")?, found.plot("write")?],
     })
 }
@@ -50,12 +56,42 @@ pub(crate) fn measure(ws: &Workspace, progress: &Progress) -> Result<Report> {
 /// Boots a host with this server and has it measured.
 fn figures(ws: &Workspace, progress: &Progress, name: &str, store: Store) -> Result<Figures> {
     let config = Config { store, ..Config::of_words(LAB.split_whitespace())? };
-    let tree = packages::unpacked(&ws.lab()?, config.xen, progress)?;
-    let others: Vec<_> = OTHERS.iter().map(u32::to_string).collect();
-    let script = format!("OTHERS='{}'\n{FIGURES}", others.join(" "));
+    let [few, some, many] = OTHERS;
+    let script = format!("FEW={few} SOME={some} MANY={many}\n{FIGURES}");
     let run = format!("figures-{}", name.to_lowercase());
-    let step = progress.step(format!("measuring on a host: {name}"));
-    let lab = lab::Run { name: &run, script: script.as_bytes(), config: &config, shell: false };
+    run_in_lab(ws, progress, &run, &config, &script)
+}
+
+/// Has as many guests as a large machine holds come, talk and go.
+fn scale(ws: &Workspace, progress: &Progress) -> Result<Table> {
+    let config = Config::of_words(LARGE_LAB.split_whitespace())?;
+    let script = format!("GUESTS={GUESTS}\n{SCALE}");
+    let figures = run_in_lab(ws, progress, "scale", &config, &script)?;
+    let row = |what: &str, name: &str, unit| -> Result<Row> {
+        let ours = figures.get(name).copied().with_context(|| format!("no figure of {name}"))?;
+        Ok(Row { what: what.to_owned(), targets: Vec::new(), ours, peers: Vec::new(), unit })
+    };
+    let rows = vec![
+        row("creation of a guest by xl, on average", "scale-create", "ms")?,
+        row("READ, all guests at once", "scale-talk", "/s")?,
+    ];
+    let title = format!("{GUESTS} guests on a host");
+    let about = "All talk at once; then every second one is destroyed and created again while the \
+                 others talk on; then all are destroyed, and nothing of them is left.";
+    Ok(Table { title, about: about.into(), rows })
+}
+
+/// The figures that a script prints in a lab; it must end well.
+fn run_in_lab(
+    ws: &Workspace,
+    progress: &Progress,
+    name: &str,
+    config: &Config,
+    script: &str,
+) -> Result<Figures> {
+    let tree = packages::unpacked(&ws.lab()?, config.xen, progress)?;
+    let step = progress.step(format!("on a host: {name}"));
+    let lab = lab::Run { name, script: script.as_bytes(), config, shell: false };
     let report = lab.start(ws, &tree, Echo::Nothing, progress)?;
     step.finish(report.passed());
     if !report.passed() {
@@ -165,8 +201,7 @@ impl Found {
 
     fn crowds(&self) -> Result<Table> {
         let mut rows = Vec::new();
-        for (what, name) in
-            [("one request after the other", "share-of-16"), ("rings kept full", "flood-of-16")]
+        for (what, name) in [("one request after the other", "share"), ("rings kept full", "flood")]
         {
             let all = format!("READ, 16 guests at once, {what}: all of them");
             rows.push(self.row(&all, name, "/s", Vec::new())?);
