@@ -14,7 +14,7 @@ static HEAP: TalcLock<spin::Mutex<()>, GlobalAllocSource<System>> =
 
 /// What the heap holds, in bytes.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Use {
+pub struct Use {
     /// In objects, as they were asked for.
     pub asked: usize,
     /// In objects with all that the heap adds to them: what nobody else can have.
@@ -23,7 +23,7 @@ pub(crate) struct Use {
 
 impl Use {
     /// The use of now.
-    pub(crate) fn now() -> Self {
+    pub fn now() -> Self {
         let counters = *HEAP.lock().counters();
         let taken = counters.claimed_bytes - counters.available_bytes;
         Self { asked: counters.allocated_bytes, taken }

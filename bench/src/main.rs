@@ -1,18 +1,19 @@
-//! Runs the work of this crate once, to be counted by valgrind or weighed by its own heap.
+//! Runs the work of this crate once, to be counted by valgrind, or weighed, or looked at.
 //!
 //! Each line of its output is a figure: its name, a tab, a number. Under callgrind the figures of
-//! `count` are in the dumps: between [`mark::begin`] and [`mark::end`] lies what one of them is about, and the
-//! number is how many operations that was.
+//! what is to be counted are in the dumps: between [`mark::begin`] and [`mark::end`] lies what one
+//! of them is about, and the number is how many operations that was.
 #![forbid(unsafe_code)]
 
 mod count;
-mod heap;
+mod interleave;
 mod mark;
+mod wait;
 mod weigh;
 
 use clap::{Parser, Subcommand};
 
-/// Runs work for xenstore-core once, to be counted or weighed
+/// Runs work for xenstore-core once, to be counted, weighed or looked at
 #[derive(Debug, Parser)]
 #[command(name = "bench")]
 struct Arguments {
@@ -30,6 +31,16 @@ enum Command {
         #[arg(long, default_value_t = 200)]
         times: u32,
     },
+    /// A WRITE that many watches match, or none of many, for callgrind
+    Watches,
+    /// Domains that come and go among few and among many, for callgrind
+    Introductions,
+    /// The end of very many nodes at once, for callgrind
+    Removals,
+    /// Nanoseconds that a READ waits behind the end of very many nodes
+    Wait,
+    /// Percent of interleaved transactions that are told EAGAIN
+    Interleave,
     /// Bytes of the heap
     Weigh,
 }
@@ -37,6 +48,11 @@ enum Command {
 fn main() {
     match Arguments::parse().command {
         Command::Count { domains, times } => count::operations(domains, times),
+        Command::Watches => count::watches(),
+        Command::Introductions => count::introductions(),
+        Command::Removals => count::removals(),
+        Command::Wait => wait::all(),
+        Command::Interleave => interleave::all(),
         Command::Weigh => weigh::all(),
     }
 }

@@ -109,6 +109,15 @@ impl World {
         }
     }
 
+    /// As [`furnish`](Self::furnish), with more than a guest may have: its quotas are lifted first.
+    pub fn furnish_beyond_quotas(&mut self, guest: Client, nodes: usize) {
+        for quota in ["nodes", "memory", "node-size"] {
+            let payload = format!("{}\0{quota}\0{}\0", guest.domain, 0);
+            self.ask(self.toolstack, Op::SetQuota, &[payload.as_bytes()]);
+        }
+        self.furnish(guest, nodes);
+    }
+
     /// Registers watches of a guest on nodes of its own that are not there yet.
     pub fn watch(&mut self, guest: Client, watches: usize) {
         for watch in 0..watches {
