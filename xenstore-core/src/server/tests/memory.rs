@@ -123,3 +123,36 @@ fn a_guest_waits_where_even_an_answer_needs_memory() {
     assert!(guests.iter().all(|slot| ready.contains(slot)), "those who waited are looked at");
     assert_eq!(lab.one(1, Op::Read, 0, "data|"), "");
 }
+
+/// What an event was for which there was no memory is not known any more; that there was one is.
+#[test]
+fn events_without_memory_are_made_good_by_one_of_each_watch() {
+    fn owe(lab: &mut Lab, first: usize) {
+        let connection = lab.server.audience.connections.find_mut(lab.clients[&1]);
+        connection.expect("a connection").outbox.owe(Some(first));
+    }
+    /// Until nothing comes: what is owed is queued when nothing waits, a part at a time.
+    fn all(lab: &mut Lab) -> BTreeSet<String> {
+        let none = lab.read(1);
+        assert!(none.is_empty(), "nothing waited: {none:?}");
+        lab.read(1).into_iter().collect()
+    }
+    let mut lab = Lab::new(&[1]);
+    for number in 10..50 {
+        lab.ok(1, Op::Watch, 0, &format!("data/{number}|t|"));
+    }
+    let events = |numbers: core::ops::Range<u32>| -> BTreeSet<String> {
+        numbers.map(|number| format!("!data/{number} t")).collect()
+    };
+    owe(&mut lab, 0);
+    assert_eq!(all(&mut lab), events(10..50));
+    assert_eq!(lab.read(1), [""; 0], "and no more");
+    owe(&mut lab, 38);
+    assert_eq!(all(&mut lab), events(48..50), "those before were told");
+
+    // The last takes the place of one that goes, which was told: so it begins again.
+    owe(&mut lab, 38);
+    let mut heard = lab.ask(1, Op::Unwatch, 0, "data/10|t|");
+    assert_eq!(heard.remove(0), "OK|");
+    assert_eq!(heard.into_iter().collect::<BTreeSet<_>>(), events(11..50));
+}
