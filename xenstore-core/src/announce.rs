@@ -148,16 +148,15 @@ impl Audience {
             path.changed |= !change.is_nothing();
             path.removed |= matches!(change, Change::Removed { .. });
         }
-        let mut changed: Vec<_> = uses
-            .iter()
-            .filter(|(_, path)| path.changed)
-            .map(|(path, of)| (of.first, *path))
-            .collect();
-        changed.sort_unstable();
         // What one removal told of, another above it must not tell again.
         let mut told: BTreeSet<Box<[u8]>> = BTreeSet::new();
-        for (_, path) in changed {
-            let path = match Place::trusted(path) {
+        for (at, record) in log.iter().enumerate() {
+            let place = record.place();
+            let Some(used) = uses.get(place.as_bytes()) else { continue };
+            if used.first != at || !used.changed {
+                continue;
+            }
+            let path = match place {
                 Place::Node(path) => path,
                 Place::Special(name) => {
                     if let Some(special) = Special::from_name(name) {
@@ -167,8 +166,7 @@ impl Audience {
                 }
             };
             let was = self.tell_outcome(store, home, before, path);
-            let removed = uses.get(path.as_bytes()).is_some_and(|path| path.removed);
-            let Some(gone) = was.filter(|_| removed) else { continue };
+            let Some(gone) = was.filter(|_| used.removed) else { continue };
             // Even a node that came back under a new child lost its value on the way.
             self.tell_below(store, path, gone, Step::Enter, |below| {
                 let named = uses.get(below).is_some_and(|path| path.changed);

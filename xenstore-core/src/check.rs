@@ -9,7 +9,7 @@ use crate::announce::Audience;
 use crate::change::charge_of;
 use crate::connection::Connection;
 use crate::domain::Domain;
-use crate::host::ConnId;
+use crate::host::{ConnId, DomId};
 use crate::perms::Who;
 use crate::store::Store;
 use crate::tree::for_each_node;
@@ -30,18 +30,14 @@ pub(crate) fn check(store: &Store, audience: &Audience) -> Result<(), String> {
     for (id, connection) in audience.connections.iter() {
         let domain = store.domains.find(connection.domain);
         let Some(domain) = domain.filter(|domain| domain.conn == Some(id)) else {
-            return Err(format!("{id:?} serves domain {}, which is not its", connection.domain));
+            let (slot, id) = (id.slot, connection.domain);
+            return Err(format!("connection {slot} serves domain {id}, which is not its"));
         };
         let due = dues.entry(domain.who).or_default();
         due.memory += memory_of(id, connection, audience)?;
-        let counted = (connection.watches.len(), connection.transactions.len());
-        let usage = (domain.usage.watches, domain.usage.transactions);
-        if counted != usage {
-            return Err(format!(
-                "domain {} has {counted:?} watches and transactions, charged {usage:?}",
-                domain.id
-            ));
-        }
+        let (usage, id) = (domain.usage, domain.id);
+        must_agree(id, "watches", connection.watches.len(), usage.watches)?;
+        must_agree(id, "transactions", connection.transactions.len(), usage.transactions)?;
     }
     for domain in store.domains.iter() {
         compare(domain, &dues.remove(&domain.who).unwrap_or_default())?;
@@ -68,7 +64,8 @@ fn dues_for_nodes(store: &Store) -> Result<Dues, String> {
         }
     });
     // By the lives themselves: what finds an entry's domain is to be checked, too.
-    let living: BTreeSet<Who> = store.domains.iter().map(|domain| domain.who).collect();
+    let mut living = BTreeSet::new();
+    living.extend(store.domains.iter().map(|domain| domain.who));
     match dues.iter().find(|(who, _)| !living.contains(who)) {
         Some((_, due)) => {
             let root = due.roots.first().map(|root| String::from_utf8_lossy(root));
@@ -86,7 +83,7 @@ fn memory_of(id: ConnId, connection: &Connection, audience: &Audience) -> Result
             Some(watch) if watch.conn == id.slot && watch.listed_at == at => {
                 memory += watch.memory();
             }
-            other => return Err(format!("watch {at} of {id:?} is {other:?}")),
+            _ => return Err(format!("watch {at} of connection {} is not its", id.slot)),
         }
     }
     Ok(memory)
@@ -94,18 +91,26 @@ fn memory_of(id: ConnId, connection: &Connection, audience: &Audience) -> Result
 
 /// Holds what a domain is charged with, and the index of what it owns, against what is due.
 fn compare(domain: &Domain, due: &Due) -> Result<(), String> {
-    let (due_use, usage) = ((due.nodes, due.memory), (domain.usage.nodes, domain.usage.memory));
-    if due_use != usage {
-        return Err(format!(
-            "domain {} has {due_use:?} nodes and bytes, charged {usage:?}",
-            domain.id
-        ));
+    let id = domain.id;
+    must_agree(id, "nodes", due.nodes, domain.usage.nodes)?;
+    must_agree(id, "bytes", due.memory, domain.usage.memory)?;
+    match due.roots.symmetric_difference(&domain.roots).next() {
+        Some(root) if due.roots.contains(root) => {
+            let root = String::from_utf8_lossy(root);
+            Err(format!("domain {id} owns {root}, which the index has not"))
+        }
+        Some(root) => {
+            let root = String::from_utf8_lossy(root);
+            Err(format!("domain {id} does not own {root}, which the index has"))
+        }
+        None => Ok(()),
     }
-    if due.roots != domain.roots {
-        return Err(format!(
-            "domain {} owns subtrees {:?}, the index has {:?}",
-            domain.id, due.roots, domain.roots
-        ));
+}
+
+fn must_agree(domain: DomId, what: &str, has: usize, charged: usize) -> Result<(), String> {
+    if has == charged {
+        Ok(())
+    } else {
+        Err(format!("domain {domain} has {has} {what}, charged {charged}"))
     }
-    Ok(())
 }

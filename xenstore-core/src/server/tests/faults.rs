@@ -14,11 +14,13 @@ fn the_check_finds_each_fault() {
     }
     type Fault = fn(&mut Server);
     let faults: [(&str, Fault); 9] = [
-        ("nodes and bytes, charged", |server| guest(server).usage.nodes += 1),
-        ("nodes and bytes, charged", |server| guest(server).usage.memory += 1),
-        ("watches and transactions, charged", |server| guest(server).usage.watches += 1),
-        ("watches and transactions, charged", |server| guest(server).usage.transactions += 1),
-        ("owns subtrees", |server| guest(server).roots.clear()),
+        ("1 nodes, charged 2", |server| guest(server).usage.nodes += 1),
+        ("bytes, charged", |server| guest(server).usage.memory += 1),
+        ("1 watches, charged 2", |server| guest(server).usage.watches += 1),
+        ("0 transactions, charged 1", |server| guest(server).usage.transactions += 1),
+        ("owns /local/domain/1/data, which the index has not", |server| {
+            guest(server).roots.clear();
+        }),
         ("which is not its", |server| guest(server).conn = None),
         ("belongs to a dead domain", |server| drop(server.store.domains.remove(DomId(1)))),
         ("watch 0 of", |server| {
