@@ -174,3 +174,56 @@ fn number(frame: &[u8]) -> u32 {
     let digits = frame[xenstore_core::wire::HEADER_SIZE..].iter().filter(|byte| **byte != 0);
     digits.fold(0, |number, digit| number * 10 + u32::from(digit - b'0'))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_operation_can_be_repeated_and_leaves_the_store_as_it_was() {
+        let mut world = World::populated(3, 100, 8);
+        let guest = world.guest(2);
+        for operation in Operation::ALL {
+            let mut script = operation.script(guest);
+            script.run(&mut world);
+            let first = world.server().stats();
+            script.run(&mut world);
+            let second = world.server().stats();
+            let counts = |stats: xenstore_core::Stats| {
+                (stats.nodes, stats.watches, stats.transactions, stats.permission_lists)
+            };
+            assert_eq!(counts(first), counts(second), "{}", operation.name());
+        }
+        world.server().check().unwrap();
+    }
+
+    #[test]
+    fn a_populated_world_has_what_it_says() {
+        let empty = World::new().server().stats();
+        let world = World::populated(3, 100, 8);
+        let stats = world.server().stats();
+        // /local/domain is made for them.
+        assert_eq!((stats.nodes - empty.nodes, stats.watches), (2 + 300, 24));
+        assert_eq!(stats.connections - empty.connections, 3);
+    }
+
+    #[test]
+    #[should_panic(expected = "ENOENT")]
+    fn an_error_is_no_operation() {
+        let mut world = World::populated(1, 100, 0);
+        let guest = world.guest(1);
+        Script::new(guest).then(Op::Read, &[b"data/missing\0"]).run(&mut world);
+    }
+
+    #[test]
+    fn who_watches_is_told_and_a_death_takes_all_nodes() {
+        let mut world = World::populated(2, 100, 0);
+        let (watcher, guest) = (world.guest(1), world.guest(2));
+        world.ask(watcher, Op::Watch, &[b"@releaseDomain\0", b"token\0"]);
+        world.ask(world.toolstack(), Op::SetPerms, &[b"@releaseDomain\0", b"n0\0r1\0"]);
+        let before = world.server().stats().nodes;
+        world.depart(guest.domain);
+        assert_eq!(before - world.server().stats().nodes, 100, "what the dead domain owned");
+        assert!(!world.news().is_empty(), "the watcher hears of the death");
+    }
+}

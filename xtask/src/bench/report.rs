@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use comfy_table::{CellAlignment, Table as Grid, presets};
 use plotters::prelude::{
-    BLACK, ChartBuilder, IntoDrawingArea, IntoLogRange, LineSeries, Palette, Palette99,
-    PathElement, SVGBackend, SeriesLabelPosition, WHITE,
+    BLACK, ChartBuilder, EmptyElement, IntoDrawingArea, IntoFont, IntoLogRange, LineSeries,
+    Palette, Palette99, SVGBackend, Text, WHITE,
 };
 use plotters::style::Color;
 
@@ -219,14 +219,14 @@ impl Plot {
         let up = (low / 1.5..high * 1.5).log_scale();
         let mut svg = String::new();
         {
-            let area = SVGBackend::with_string(&mut svg, (800, 480)).into_drawing_area();
+            let area = SVGBackend::with_string(&mut svg, (960, 480)).into_drawing_area();
             area.fill(&WHITE)?;
             let mut chart = ChartBuilder::on(&area)
                 .caption(&self.title, ("sans-serif", 20))
                 .margin(12)
+                .margin_right(280)
                 .x_label_area_size(44)
                 .y_label_area_size(84)
-                .right_y_label_area_size(8)
                 .build_cartesian_2d(across, up)?;
             let number = |figure: &f64| shown(*figure);
             let mut mesh = chart.configure_mesh();
@@ -235,12 +235,14 @@ impl Plot {
             for (at, line) in self.lines.iter().enumerate() {
                 let color = Palette99::pick(at).to_rgba();
                 let drawn = LineSeries::new(line.points.clone(), color.stroke_width(2));
-                let drawn = chart.draw_series(drawn.point_size(3))?.label(&line.name);
-                drawn.legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color));
+                chart.draw_series(drawn.point_size(3))?;
+                // The name stands at the line's end: flat lines leave no room for a legend.
+                let font = ("sans-serif", 14).into_font().color(&color);
+                let name = |end: &(f64, f64)| {
+                    EmptyElement::at(*end) + Text::new(line.name.clone(), (10, -6), font.clone())
+                };
+                chart.draw_series(line.points.last().map(name))?;
             }
-            let mut labels = chart.configure_series_labels();
-            labels.position(SeriesLabelPosition::UpperLeft);
-            labels.background_style(WHITE.mix(0.8)).border_style(BLACK).draw()?;
             area.present()?;
         }
         Ok(svg)
