@@ -27,15 +27,15 @@ pub(crate) struct Budget {
 #[rustfmt::skip]
 pub(crate) const BUDGETS: [Budget; 9] = [
     //                                                         target         1 domain, 1,000
-    line("READ",                                          Some(  600), [ 2_025,  2_050]),
-    line("WRITE",                                         Some(1_500), [ 3_250,  3_400]),
-    line("WRITE of another length",                       None,        [ 3_710,  3_860]),
-    line("DIRECTORY of 10",                               Some(1_500), [ 2_720,  2_730]),
-    line("GET_PERMS",                                     None,        [ 2_210,  2_270]),
-    line("SET_PERMS",                                     None,        [ 5_340,  5_890]),
-    line("MKDIR and RM",                                  None,        [11_750, 12_240]),
-    line("WATCH and UNWATCH",                             Some(3_000), [ 8_700,  9_280]),
-    line("transaction of START, READ, WRITE, END",        Some(6_000), [19_500, 22_580]),
+    line("READ",                                          Some(  600), [ 1_584,  1_612]),
+    line("WRITE",                                         Some(1_500), [ 2_932,  3_053]),
+    line("WRITE of another length",                       None,        [ 3_412,  3_532]),
+    line("DIRECTORY of 10",                               Some(1_500), [ 2_244,  2_272]),
+    line("GET_PERMS",                                     None,        [ 1_740,  1_803]),
+    line("SET_PERMS",                                     None,        [ 5_014,  5_541]),
+    line("MKDIR and RM",                                  None,        [10_805, 11_132]),
+    line("WATCH and UNWATCH",                             Some(3_000), [ 9_591,  9_785]),
+    line("transaction of START, READ, WRITE, END",        Some(6_000), [18_677, 21_542]),
 ];
 
 const fn line(operation: &'static str, target: Option<u32>, now: [u32; 2]) -> Budget {
