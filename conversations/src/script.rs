@@ -263,17 +263,10 @@ pub fn parse(text: &str) -> Result<Script, String> {
                 .map_err(|why| format!("{number}: {why}: {text}"))?;
             continue;
         }
-        let mut block = Vec::new();
-        if let Some(range) = text.strip_prefix("for i in ") {
-            let body: Vec<_> = source.by_ref().take_while(|(_, text)| *text != "end").collect();
-            let (first, last) = bounds(range).ok_or_else(|| format!("{number}: not a range"))?;
-            for i in first..=last {
-                let turn = format!("{i}");
-                block.extend(body.iter().map(|(at, text)| (*at, text.replace("{i}", &turn))));
-            }
-        } else {
-            block.push((number, text.to_owned()));
-        }
+        let block = match text.strip_prefix("for i in ") {
+            Some(range) => unrolled(range, source.by_ref()).ok_or(format!("{number}: no range"))?,
+            None => vec![(number, text.to_owned())],
+        };
         for (number, text) in block {
             if let Some(reason) = text.strip_prefix("@only ours:") {
                 only_ours = Some(reason.trim().to_owned());
@@ -292,6 +285,18 @@ pub fn parse(text: &str) -> Result<Script, String> {
         }
     }
     Ok(script)
+}
+
+/// The lines up to `end`, once for each number of the range.
+fn unrolled<'a>(
+    range: &str,
+    lines: impl Iterator<Item = (usize, &'a str)>,
+) -> Option<Vec<(usize, String)>> {
+    let body: Vec<_> = lines.take_while(|(_, text)| *text != "end").collect();
+    let (first, last) = bounds(range)?;
+    let turn =
+        |i: u32| body.iter().map(move |(at, text)| (*at, text.replace("{i}", &i.to_string())));
+    Some((first..=last).flat_map(turn).collect())
 }
 
 /// What begins the lines that say where a case is not held.
