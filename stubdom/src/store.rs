@@ -32,17 +32,7 @@ pub(crate) fn run(platform: Platform, dom0_port: u32) -> ! {
     let mut guests = Guests::new(UnderXen { events, window, domctl });
 
     // Before anyone connects, so that no death goes unseen.
-    let exceptions = guests.machine.events.bind_virq(Virq::DomExc);
-    match &exceptions {
-        Ok(channel) => {
-            // A dead guest's ring and nodes are given back before others are served.
-            if let Err(error) = guests.machine.events.set_priority(channel, Priority::HIGHEST) {
-                log::warn!("VIRQ_DOM_EXC has no priority: {error}");
-            }
-        }
-        Err(error) => log::error!("VIRQ_DOM_EXC: {error}; dead guests will not be noticed"),
-    }
-
+    let exceptions = hear_of_deaths(&mut guests.machine.events);
     let identity = guests.identify(DomId(0)).unwrap_or(UniqueId(0));
     let conn = server.connect(DomId(0), identity);
     let features = ServerFeatures::from_bits_retain(server.features(conn).bits());
@@ -51,7 +41,7 @@ pub(crate) fn run(platform: Platform, dom0_port: u32) -> ! {
     }
     log::info!("serving; dom0 is connected");
 
-    let exceptions = exceptions.as_ref().map(Channel::port).ok();
+    let exceptions = exceptions.as_ref().map(Channel::port);
     let mut answered = false;
     loop {
         turn::take(&mut server, &mut guests, exceptions);
@@ -65,6 +55,19 @@ pub(crate) fn run(platform: Platform, dom0_port: u32) -> ! {
             guests.activity.wakeups += 1;
         }
     }
+}
+
+/// Opens the port at which Xen tells that a domain ended.
+fn hear_of_deaths(events: &mut Events) -> Option<Channel> {
+    let exceptions = events.bind_virq(Virq::DomExc);
+    let exceptions = exceptions
+        .inspect_err(|error| log::error!("VIRQ_DOM_EXC: {error}; dead guests will not be noticed"))
+        .ok()?;
+    // A dead guest's ring and nodes are given back before others are served.
+    if let Err(error) = events.set_priority(&exceptions, Priority::HIGHEST) {
+        log::warn!("VIRQ_DOM_EXC has no priority: {error}");
+    }
+    Some(exceptions)
 }
 
 /// This domain, as the store needs it.
