@@ -4,7 +4,7 @@
 . /lab/remains.sh
 . /lab/meter.sh
 
-# How many there are; `cargo xtask bench lab` wants more of them, in a larger machine.
+# How many there are; `cargo xtask bench scale` wants more of them, in a larger machine.
 : "${GUESTS:=16}"
 # What each does at once with the others, in nanoseconds.
 : "${TALK:=100000000}"

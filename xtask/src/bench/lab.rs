@@ -39,6 +39,7 @@ const INSTRUCTION: f64 = 2.0;
 /// The figures of one server, by the names that the script gives them.
 type Figures = BTreeMap<String, f64>;
 
+/// Every server in turn.
 pub(crate) fn measure(ws: &Workspace, progress: &Progress) -> Result<Report> {
     image::build(ws, progress)?;
     let mut all = Vec::new();
@@ -46,9 +47,8 @@ pub(crate) fn measure(ws: &Workspace, progress: &Progress) -> Result<Report> {
         all.push((name, figures(ws, progress, name, store)?));
     }
     let found = Found(all);
-    let scale = scale(ws, progress)?;
     Ok(Report {
-        tables: vec![found.round_trips()?, found.rates()?, found.crowds()?, found.own()?, scale],
+        tables: vec![found.round_trips()?, found.rates()?, found.crowds()?, found.own()?],
         plots: vec![found.plot("read")?, found.plot("write")?],
     })
 }
@@ -63,7 +63,8 @@ fn figures(ws: &Workspace, progress: &Progress, name: &str, store: Store) -> Res
 }
 
 /// Has as many guests as a large machine holds come, talk and go.
-fn scale(ws: &Workspace, progress: &Progress) -> Result<Table> {
+pub(crate) fn scale(ws: &Workspace, progress: &Progress) -> Result<Report> {
+    image::build(ws, progress)?;
     let config = Config::of_words(LARGE_LAB.split_whitespace())?;
     let script = format!("GUESTS={GUESTS}\n{SCALE}");
     let figures = run_in_lab(ws, progress, "scale", &config, &script)?;
@@ -78,7 +79,8 @@ fn scale(ws: &Workspace, progress: &Progress) -> Result<Table> {
     let title = format!("{GUESTS} guests on a host");
     let about = "All talk at once; then every second one is destroyed and created again while the \
                  others talk on; then all are destroyed, and nothing of them is left.";
-    Ok(Table { title, about: about.into(), rows })
+    let table = Table { title, about: about.into(), rows };
+    Ok(Report { tables: vec![table], plots: Vec::new() })
 }
 
 /// The figures that a script prints in a lab; it must end well.

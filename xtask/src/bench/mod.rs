@@ -22,6 +22,8 @@ pub(crate) enum Part {
     Host,
     /// The image as the Xenstore of a Xen host, and others in its place: time, events
     Lab,
+    /// As many guests as a large Xen host holds, under the image
+    Scale,
 }
 
 /// Measures one part, or all; prints the tables and leaves them with their plots in
@@ -33,6 +35,9 @@ pub(crate) fn run(ws: &Workspace, part: Option<Part>, progress: &Progress) -> Re
     }
     if part.is_none_or(|part| part == Part::Lab) {
         report.add(lab::measure(ws, progress)?);
+    }
+    if part.is_none_or(|part| part == Part::Scale) {
+        report.add(lab::scale(ws, progress)?);
     }
     progress.say(report.text());
     let path = report.write(&ws.bench()?)?;
