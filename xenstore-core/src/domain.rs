@@ -24,12 +24,13 @@ pub(crate) struct Domain {
     pub(crate) shut_down: bool,
     /// What is offered to it.
     pub(crate) features: Features,
-    /// The domain whose rights it has besides its own.
-    pub(crate) target: Option<(DomId, Who)>,
+    /// The domain whose rights it has besides its own; few have one, which is why it is boxed.
+    pub(crate) target: Option<Box<(DomId, Who)>>,
     pub(crate) limits: Limits,
     pub(crate) usage: Usage,
     pub(crate) highest: Marks,
-    pub(crate) refused: Marks,
+    /// How often which quota refused something; `None` if none did.
+    pub(crate) refused: Option<Box<Marks>>,
     /// Whether requests of it wait until it uses less memory.
     pub(crate) waits_for_memory: bool,
     /// Whether the log was told that it passed its soft limit.
@@ -47,6 +48,11 @@ impl Domain {
         usage.memory = usage.memory.saturating_add_signed(bytes);
         self.highest.raise(Quota::Nodes, self.usage.nodes);
         self.highest.raise(Quota::Memory, self.usage.memory);
+    }
+
+    /// Returns how often each quota refused something.
+    pub(crate) fn refusals(&self) -> Marks {
+        self.refused.as_deref().copied().unwrap_or_default()
     }
 
     /// Whether the domain may use that much more memory.
@@ -103,7 +109,8 @@ impl Domains {
     #[inline]
     pub(crate) fn subject_of(&self, domain: &Domain, privileged: bool) -> Subject {
         let lives = |&(id, who): &(DomId, Who)| self.find(id).is_some_and(|known| known.who == who);
-        let target = domain.target.filter(lives).map_or(domain.who, |(_, who)| who);
+        let target = domain.target.as_deref().copied().filter(lives);
+        let target = target.map_or(domain.who, |(_, who)| who);
         Subject { who: domain.who, target, privileged }
     }
 
@@ -133,7 +140,7 @@ impl Domains {
             limits,
             usage: Usage::default(),
             highest: Marks::default(),
-            refused: Marks::default(),
+            refused: None,
             waits_for_memory: false,
             soft_limit_told: false,
             roots: BTreeSet::new(),

@@ -168,7 +168,7 @@ impl Server {
 
     fn refusals(&self, domain: DomId) -> Result<Reply<'static>, Denial> {
         let known = self.store.domains.find(domain).ok_or(Error::Enoent)?;
-        Ok(marks(format!("Refused to domain {domain}:\n"), &known.refused))
+        Ok(marks(format!("Refused to domain {domain}:\n"), &known.refusals()))
     }
 
     /// Lists what each domain has, a line a domain, from one on and as many as fit into a reply.
@@ -205,7 +205,7 @@ impl Server {
             usage.nodes, usage.watches, usage.transactions, usage.memory
         );
         for quota in Quota::ALL {
-            let count = domain.refused.of(quota);
+            let count = domain.refusals().of(quota);
             if count > 0 {
                 let _ = write!(text, " refused {} {count}", quota.name());
             }

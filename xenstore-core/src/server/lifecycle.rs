@@ -1,5 +1,7 @@
 //! Domains come and go: introduction, shutdown, death and release.
 
+use alloc::boxed::Box;
+
 use super::Server;
 use crate::host::{ConnId, DomId, Host, UniqueId};
 use crate::path::Place;
@@ -158,7 +160,7 @@ impl Server {
         }
         let lent = self.store.domains.find(target).map(|known| (target, known.who));
         if let Some(known) = self.store.domains.find_mut(domain) {
-            known.target = lent;
+            known.target = lent.map(Box::new);
             // What open transactions were told by the old rights must be judged again.
             self.store.epoch += 1;
         }

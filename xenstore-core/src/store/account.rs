@@ -110,7 +110,7 @@ impl Store {
     /// enough to be seen, too rarely to be a nuisance.
     pub(crate) fn count_refusal(&mut self, domain: DomId, quota: Quota) {
         let Some(domain) = self.domains.find_mut(domain) else { return };
-        let count = domain.refused.count(quota);
+        let count = domain.refused.get_or_insert_default().count(quota);
         if count.is_power_of_two() {
             let (id, name, limit) = (domain.id, quota.name(), domain.limits.of(quota));
             let line =
