@@ -125,7 +125,7 @@ impl Server {
         &mut self,
         conn: ConnId,
         bytes: &[u8],
-        host: &mut impl Host,
+        host: &mut dyn Host,
     ) -> Result<usize, Violation> {
         let bytes = &bytes[..bytes.len().min(RECEIVE_MAX)];
         self.look_at_memory(host);
@@ -258,7 +258,7 @@ impl Server {
     }
 
     /// Notes how much memory is left, and has guests looked at that waited for some.
-    fn look_at_memory(&mut self, host: &impl Host) {
+    fn look_at_memory(&mut self, host: &dyn Host) {
         self.memory = if host.has_memory(LAST_RESERVE) {
             Memory::Enough
         } else if host.has_memory(FINAL_RESERVE) {
@@ -289,7 +289,7 @@ impl Server {
         &mut self,
         conn: ConnId,
         bytes: &'b [u8],
-        host: &mut impl Host,
+        host: &mut dyn Host,
     ) -> Result<&'b [u8], Violation> {
         let Some((connection, spare)) = self.audience.connections.parts(conn) else {
             return Ok(&[]);
@@ -325,7 +325,7 @@ impl Server {
     }
 
     /// Answers one request: whatever it is, exactly one reply is queued.
-    fn dispatch(&mut self, conn: ConnId, header: Header, payload: &[u8], host: &mut impl Host) {
+    fn dispatch(&mut self, conn: ConnId, header: Header, payload: &[u8], host: &mut dyn Host) {
         self.requests += 1;
         let mut scratch = core::mem::take(&mut self.scratch);
         let number = header.tx_id.get();
@@ -369,7 +369,7 @@ impl Server {
         caller: Caller,
         number: u32,
         request: Request<'a>,
-        host: &mut impl Host,
+        host: &mut dyn Host,
     ) -> Result<Reply<'a>, Denial> {
         match request {
             Request::Look(look) => {
@@ -414,7 +414,7 @@ impl Server {
         caller: Caller,
         number: u32,
         edit: Edit<'_>,
-        host: &impl Host,
+        host: &dyn Host,
     ) -> Result<Reply<'static>, Denial> {
         if number != 0 {
             return self.operate_within(conn, caller, number, &PathOp::Edit(edit), host);
@@ -436,7 +436,7 @@ impl Server {
         number: u32,
         place: Result<Place<'_>, Denial>,
         spelled: &[Spelled],
-        host: &mut impl Host,
+        host: &mut dyn Host,
     ) -> Result<Reply<'static>, Denial> {
         let everybody = self.store.may_name_everybody(caller.domain);
         let perms = self.store.resolve(spelled, everybody, |domain| host.identify(domain))?;
@@ -448,7 +448,7 @@ impl Server {
 
     /// Refuses a request when less memory is left than that. Snapshots of guests are given up
     /// first: they may hold everything that was removed since they began.
-    fn must_have(&mut self, reserve: usize, host: &impl Host) -> Result<(), Denial> {
+    fn must_have(&mut self, reserve: usize, host: &dyn Host) -> Result<(), Denial> {
         if host.has_memory(reserve) {
             return Ok(());
         }
@@ -461,7 +461,7 @@ impl Server {
     }
 
     /// Does what a change left to do: looks at connections that may go on, and prints.
-    fn follow_up(&mut self, host: &mut impl Host) {
+    fn follow_up(&mut self, host: &mut dyn Host) {
         while let Some(conn) = self.store.relieved.pop() {
             self.wake(conn);
         }

@@ -42,7 +42,7 @@ impl Server {
     pub(super) fn control(
         &mut self,
         strings: Strings<'_>,
-        host: &mut impl Host,
+        host: &mut dyn Host,
     ) -> Result<Reply<'static>, Denial> {
         let words: Vec<_> = strings.iter().collect();
         let (command, arguments) = words.split_first().ok_or(Error::Einval)?;
@@ -227,7 +227,7 @@ impl Server {
     }
 
     /// Lists what was done since the start, here and outside.
-    fn counters(&self, host: &impl Host) -> Reply<'static> {
+    fn counters(&self, host: &dyn Host) -> Reply<'static> {
         let mut text = String::from("Since the start:\n");
         let own = [("requests", self.requests)];
         for (name, count) in own.into_iter().chain(host.counters()) {

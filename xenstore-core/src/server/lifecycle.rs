@@ -65,7 +65,7 @@ impl Server {
     /// Reports that a domain is dead, unknown to Xen, or another than it was.
     ///
     /// What it owned is removed, with all below, and nothing that names it holds any more.
-    pub fn gone(&mut self, domain: DomId, host: &mut impl Host) {
+    pub fn gone(&mut self, domain: DomId, host: &mut dyn Host) {
         if self.store.is_privileged(domain) {
             return;
         }
@@ -98,7 +98,7 @@ impl Server {
         domain: DomId,
         gfn: u64,
         port: u32,
-        host: &mut impl Host,
+        host: &mut dyn Host,
     ) -> Result<Reply<'static>, Denial> {
         if domain == self.config.privileged || domain == self.config.store {
             // Their rings are in use, and were never introduced this way.
@@ -135,7 +135,7 @@ impl Server {
     pub(super) fn release(
         &mut self,
         domain: DomId,
-        host: &mut impl Host,
+        host: &mut dyn Host,
     ) -> Result<Reply<'static>, Denial> {
         self.must_be_guest(domain)?;
         self.gone(domain, host);

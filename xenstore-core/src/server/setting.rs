@@ -15,7 +15,7 @@ impl Server {
         &self,
         caller: Caller,
         domain: Option<DomId>,
-        host: &mut impl Host,
+        host: &mut dyn Host,
     ) -> Result<Reply<'static>, Denial> {
         if domain.is_some() && !caller.subject.privileged {
             return Err(Error::Eacces.into());
@@ -32,7 +32,7 @@ impl Server {
         &mut self,
         domain: DomId,
         features: i32,
-        host: &mut impl Host,
+        host: &mut dyn Host,
     ) -> Result<Reply<'static>, Denial> {
         let known = self.known_or_existing(domain, host)?;
         if known.conn.is_some() {
@@ -47,7 +47,7 @@ impl Server {
         &self,
         domain: Option<DomId>,
         name: Option<&[u8]>,
-        host: &mut impl Host,
+        host: &mut dyn Host,
     ) -> Result<Reply<'static>, Denial> {
         let Some(name) = name else { return Ok(Reply::Text(names())) };
         let limits = match domain {
@@ -63,7 +63,7 @@ impl Server {
         domain: Option<DomId>,
         name: &[u8],
         limit: i32,
-        host: &mut impl Host,
+        host: &mut dyn Host,
     ) -> Result<Reply<'static>, Denial> {
         let setting = Quota::from_name(name).zip(u32::try_from(limit).ok());
         let Some(domain) = domain else {
@@ -81,7 +81,7 @@ impl Server {
         Ok(Reply::Done)
     }
 
-    fn limits_of(&self, domain: DomId, host: &mut impl Host) -> Result<Limits, Denial> {
+    fn limits_of(&self, domain: DomId, host: &mut dyn Host) -> Result<Limits, Denial> {
         match self.store.domains.find(domain) {
             Some(known) => Ok(known.limits),
             None => Ok(host.identify(domain).map(|_| self.store.limits).ok_or(Error::Enoent)?),
@@ -92,7 +92,7 @@ impl Server {
     fn known_or_existing(
         &mut self,
         domain: DomId,
-        host: &mut impl Host,
+        host: &mut dyn Host,
     ) -> Result<&mut Domain, Denial> {
         if self.store.domains.find(domain).is_none() {
             let identity = host.identify(domain).ok_or(Error::Enoent)?;

@@ -17,7 +17,7 @@ impl Server {
         caller: Caller,
         number: u32,
         op: &PathOp<'_>,
-        host: &impl Host,
+        host: &dyn Host,
     ) -> Result<Reply<'static>, Denial> {
         let grows = matches!(op, PathOp::Edit(edit) if edit.grows());
         self.must_have(if grows { RESERVE } else { reserve_of(caller) }, host)?;
@@ -31,7 +31,7 @@ impl Server {
         conn: ConnId,
         caller: Caller,
         number: u32,
-        host: &impl Host,
+        host: &dyn Host,
     ) -> Result<Reply<'static>, Denial> {
         if number != 0 {
             return Err(Error::Ebusy.into());

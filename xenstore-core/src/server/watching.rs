@@ -17,7 +17,7 @@ impl Server {
         path: WatchPath<'a>,
         token: &[u8],
         depth: Option<u32>,
-        host: &impl Host,
+        host: &dyn Host,
     ) -> Result<Reply<'a>, Denial> {
         self.must_have(reserve_of(caller), host)?;
         let Audience { watches, connections, .. } = &mut self.audience;

@@ -27,15 +27,15 @@ pub(crate) struct Budget {
 #[rustfmt::skip]
 pub(crate) const BUDGETS: [Budget; 9] = [
     //                                                         target         1 domain, 1,000
-    line("READ",                                          Some(  600), [ 1_584,  1_612]),
-    line("WRITE",                                         Some(1_500), [ 2_932,  3_053]),
-    line("WRITE of another length",                       None,        [ 3_412,  3_532]),
-    line("DIRECTORY of 10",                               Some(1_500), [ 2_244,  2_272]),
-    line("GET_PERMS",                                     None,        [ 1_740,  1_803]),
-    line("SET_PERMS",                                     None,        [ 5_014,  5_541]),
-    line("MKDIR and RM",                                  None,        [10_805, 11_132]),
-    line("WATCH and UNWATCH",                             Some(3_000), [ 9_591,  9_785]),
-    line("transaction of START, READ, WRITE, END",        Some(6_000), [18_677, 21_542]),
+    line("READ",                                          Some(  600), [ 1_560,  1_588]),
+    line("WRITE",                                         Some(1_500), [ 2_880,  2_987]),
+    line("WRITE of another length",                       None,        [ 3_347,  3_455]),
+    line("DIRECTORY of 10",                               Some(1_500), [ 2_232,  2_260]),
+    line("GET_PERMS",                                     None,        [ 1_727,  1_790]),
+    line("SET_PERMS",                                     None,        [ 4_963,  5_480]),
+    line("MKDIR and RM",                                  None,        [ 9_736,  9_987]),
+    line("WATCH and UNWATCH",                             Some(3_000), [ 7_737,  7_834]),
+    line("transaction of START, READ, WRITE, END",        Some(6_000), [18_377, 21_067]),
 ];
 
 const fn line(operation: &'static str, target: Option<u32>, now: [u32; 2]) -> Budget {
