@@ -26,9 +26,9 @@ used_up() {
 }
 AFTER="guest: has used up everything" beside quotas 0 used_up
 
-# What one request can cost is bounded, and nobody waits for more than one of a guest's; but some
-# cost more than three small ones. A path of as many levels as a guest may have nodes takes some
-# 2.2 million instructions to make.
-beside deep 6000
+# What one request can cost is bounded, others come between two large ones, and nobody waits for more
+# than one of a guest's; but some cost more than three small ones. To make a path of as many levels as
+# a guest may have nodes, or to remove it, takes some million instructions.
+beside deep 3500
 # The end of a transaction of 4,096 requests takes some 7 million. Long enough for several of them.
 ROUNDS=150 beside replay 20000

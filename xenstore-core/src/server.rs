@@ -14,6 +14,7 @@ use alloc::vec::Vec;
 use zerocopy::FromBytes;
 
 use crate::announce::Audience;
+use crate::change::Change;
 use crate::domain::Domain;
 use crate::host::{Config, ConnId, DomId, Host, UniqueId};
 use crate::operation::{Edit, PathOp, look};
@@ -31,6 +32,10 @@ const RECEIVE_MAX: usize = 1024;
 
 /// When this many bytes wait for a connection, its requests wait too, whoever it is.
 const BACKLOG: usize = 64 << 10;
+
+/// A transaction of more requests than this ends the turn of who commits it, and so does an edit that
+/// makes more nodes: several such would otherwise be done in one go, while all others wait.
+const LARGE: usize = 64;
 
 /// Memory that the store's growth leaves alone, in one piece: what one request may need at most (a
 /// commit, the events of a large removal, the buffers of a guest that connects).
@@ -64,6 +69,8 @@ pub struct Server {
     memory: Memory,
     /// Guests whose requests wait until there is memory again.
     starved: Vec<ConnId>,
+    /// Whether the last request was so much work that others come before the next.
+    turn_over: bool,
 }
 
 /// How much memory was left when it was last looked at.
@@ -109,14 +116,17 @@ impl Server {
             log_switches: control::Switches::default(),
             memory: Memory::Enough,
             starved: Vec::new(),
+            turn_over: false,
         }
     }
 
     /// Takes bytes from the front of what a connection's ring holds, at most 1024, and answers the
     /// requests that they complete.
     ///
-    /// Returns how many were taken. 0 of some means that the connection must first read what waits
-    /// for it; `next_ready` names it when it can go on.
+    /// Returns how many were taken. Where that is fewer than there were, either the connection must
+    /// first read what waits for it, or another reason holds its requests up: then
+    /// [`is_stalled`](Self::is_stalled), and `next_ready` names it when it can go on. Or the last
+    /// request was a large piece of work: then it is the others' turn first.
     ///
     /// # Errors
     /// A [`Violation`] ends the service, as [`ignore`](Self::ignore) does; the owner reports it in
@@ -129,8 +139,9 @@ impl Server {
     ) -> Result<usize, Violation> {
         let bytes = &bytes[..bytes.len().min(RECEIVE_MAX)];
         self.look_at_memory(host);
+        self.turn_over = false;
         let mut rest = bytes;
-        while !rest.is_empty() && self.may_receive(conn) {
+        while !rest.is_empty() && !self.turn_over && self.may_receive(conn) {
             match self.take_frame(conn, rest, host) {
                 Ok(after) => rest = after,
                 Err(violation) => {
@@ -423,6 +434,12 @@ impl Server {
             self.must_have(RESERVE, host)?;
         }
         let change = self.store.edit(caller, &edit)?;
+        self.turn_over = match &change {
+            Change::Created { made, .. } => *made > LARGE,
+            // How much is below, nobody knows before it was gone through.
+            Change::Removed { subtree, .. } => subtree.children_len() > 0,
+            _ => false,
+        };
         if !change.is_nothing() {
             self.audience.tell(&self.store, edit.place(), &change);
         }

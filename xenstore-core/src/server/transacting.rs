@@ -1,6 +1,6 @@
 //! Transactions of connections.
 
-use super::{RESERVE, Server, reserve_of};
+use super::{LARGE, RESERVE, Server, reserve_of};
 use crate::host::{ConnId, DomId, Host};
 use crate::operation::PathOp;
 use crate::quota::{Denial, Quota};
@@ -63,6 +63,7 @@ impl Server {
         let mut open = connection.transactions.remove(&number).ok_or(Error::Enoent)?;
         self.forget_transactions(caller.domain, 1, open.memory);
         if commit {
+            self.turn_over = open.log().len() > LARGE;
             let before = self.store.commit(caller, &mut open)?;
             let home = self.store.domains.find(caller.domain).map(|domain| &domain.home);
             self.audience.tell_commit(&self.store, home, &before, open.log());

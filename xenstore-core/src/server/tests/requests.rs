@@ -101,3 +101,23 @@ fn a_wide_directory_is_read_in_parts() {
         Some("|")
     );
 }
+
+#[test]
+fn others_come_between_two_large_edits() {
+    let mut lab = Lab::new(&[1]);
+    let path = |levels| format!("data{}\0", "/a".repeat(levels));
+    let remove = Lab::frame(Op::Rm, 0, b"data/a\0");
+    for (levels, ends) in [(LARGE + 1, true), (LARGE, false)] {
+        let make = Lab::frame(Op::Mkdir, 0, path(levels).as_bytes());
+        let all = [&make[..], &remove, &remove].concat();
+        let first = if ends { make.len() } else { make.len() + remove.len() };
+        assert_eq!(lab.send(1, &all), Ok(first), "{levels} levels, then their removal");
+        let mut rest = &all[first..];
+        while !rest.is_empty() {
+            assert!(!lab.server.is_stalled(lab.clients[&1]), "nobody must name it to go on");
+            let taken = lab.send(1, rest).expect("well-formed requests");
+            rest = &rest[taken..];
+        }
+        assert_eq!(lab.read(1), ["OK|", "OK|", "OK|"]);
+    }
+}

@@ -139,3 +139,26 @@ fn listings_in_a_transaction_of_a_guest_have_an_end() {
     lab.ok(0, Op::Write, open, "/local/domain/1/data|");
     lab.ok(0, Op::TransactionEnd, open, "T|");
 }
+
+#[test]
+fn others_come_between_two_long_commits() {
+    let mut lab = Lab::new(&[1, 2]);
+    let open = [lab.start(1), lab.start(1)];
+    for (number, open) in open.into_iter().cycle().take(2 * (LARGE + 1)).enumerate() {
+        lab.ok(1, Op::Write, open, &format!("data/{}|", number / 2));
+    }
+    let ends = open.map(|open| Lab::frame(Op::TransactionEnd, open, b"T\0"));
+    let both = ends.concat();
+    assert_eq!(lab.send(1, &both), Ok(ends[0].len()), "the first commit ends the turn");
+    assert!(!lab.server.is_stalled(lab.clients[&1]), "it need not read, or be named, to go on");
+    lab.ok(2, Op::Write, 0, "data/k|other");
+    assert_eq!(lab.send(1, &both[ends[0].len()..]), Ok(ends[1].len()));
+    assert_eq!(lab.read(1), ["OK|", "OK|"]);
+
+    let short = lab.start(1);
+    lab.ok(1, Op::Write, short, "data/k|value");
+    let read = Lab::frame(Op::Read, 0, b"data/k\0");
+    let both = [Lab::frame(Op::TransactionEnd, short, b"T\0"), read].concat();
+    assert_eq!(lab.send(1, &both), Ok(both.len()), "a short one does not");
+    assert_eq!(lab.read(1), ["OK|", "value"]);
+}
