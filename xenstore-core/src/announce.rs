@@ -412,6 +412,7 @@ struct Use {
 impl Use {
     const NONE: Self = Self { first: 0, changed: false, removed: false };
 }
+
 /// One sort for every order: each copy of it would add kilobytes to the image.
 #[inline(never)]
 fn sort(heard: &mut [Heard], order: &dyn Fn(&Heard, &Heard) -> Ordering) {

@@ -201,45 +201,17 @@ impl<V: Clone> Children<V> {
     }
 
     /// Returns the child of that name, in chunks that no clone shares.
-    #[inline]
     pub(crate) fn find_mut(&mut self, name: Name<'_>, tails: &impl Tails<V>) -> Option<&mut V> {
-        if name.key.is_whole() {
-            self.find_key_mut(name.key)
-        } else {
-            self.find_long_mut(name, tails)
-        }
-    }
-
-    /// As [`find_mut`](Self::find_mut), for a name that is all in its key.
-    fn find_key_mut(&mut self, key: Key) -> Option<&mut V> {
-        let mut here = self;
-        loop {
-            match &mut here.part {
-                Part::Leaf(slots) => {
-                    let at = last_not_above(slots, key, |slot| slot.key);
-                    let slot = own_slots(slots)?.get_mut(at)?;
-                    return (slot.key == key).then_some(&mut slot.child);
-                }
-                Part::Inner(inner) => {
-                    let at = last_not_above(&inner.branches, key, |branch| branch.first);
-                    here = &mut own(inner)?.branches.get_mut(at)?.below;
-                }
-            }
-        }
-    }
-
-    /// As [`find_mut`](Self::find_mut), for a name that its key may not tell from others.
-    fn find_long_mut(&mut self, name: Name<'_>, tails: &impl Tails<V>) -> Option<&mut V> {
         let mut here = self;
         loop {
             match &mut here.part {
                 Part::Leaf(slots) => {
                     let at = position(slots, name, tails).ok()?;
-                    return Some(&mut Rc::make_mut(slots)[at].child);
+                    return own_slots(slots)?.get_mut(at).map(|slot| &mut slot.child);
                 }
                 Part::Inner(inner) => {
                     let at = inner.branch_for(name, tails);
-                    here = &mut Rc::make_mut(inner).branches[at].below;
+                    here = &mut own(inner)?.branches.get_mut(at)?.below;
                 }
             }
         }

@@ -6,6 +6,8 @@
 //! with many waiting ones gets a single event for its own path instead of more. So a connection
 //! that does not read costs a bounded amount of memory, and nobody else any time.
 
+mod waiting;
+
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;
@@ -15,7 +17,8 @@ use core::iter;
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::watch::{Watch, WatchId, Watches};
-use crate::wire::{HEADER_SIZE, Header, Op, PAYLOAD_MAX};
+use crate::wire::{HEADER_SIZE, Header, PAYLOAD_MAX};
+use waiting::{Orphan, Waiting, What, frame_len, narrow, small};
 
 /// The most events that wait for one watch before they become one.
 const EVENTS_PER_WATCH: usize = 32;
@@ -86,40 +89,6 @@ pub(crate) struct Outbox {
 
 /// No watch is owed anything.
 const NOTHING: u32 = u32::MAX;
-
-/// An event that waits.
-#[derive(Debug)]
-struct Waiting {
-    watch: WatchId,
-    /// The number of the event that was noted before it for the same watch.
-    previous: u32,
-    /// It comes after so many bytes of replies, counted like `base`.
-    at: u32,
-    /// The length of its payload.
-    len: u16,
-    /// The length of the path that changed, where its owner left nothing out.
-    told: u16,
-    what: What,
-}
-
-/// What an event tells.
-#[derive(Debug)]
-enum What {
-    /// The watch's own path.
-    Own,
-    /// A path that begins so, and is shared with others who hear of the same.
-    Path(Rc<[u8]>),
-    /// Its watch is no more.
-    Orphan(Box<Orphan>),
-}
-
-/// What an event needs of a watch that is gone.
-#[derive(Debug)]
-struct Orphan {
-    path: Rc<[u8]>,
-    implied: usize,
-    token: Rc<[u8]>,
-}
 
 /// An event to be noted.
 #[derive(Debug)]
@@ -445,60 +414,6 @@ impl Outbox {
             Some(place)
         })
     }
-}
-
-impl Waiting {
-    /// Whether it tells that path, to a watch whose own path is so long.
-    fn tells(&self, path: &[u8], own: usize) -> bool {
-        if usize::from(self.told) != path.len() {
-            return false;
-        }
-        match &self.what {
-            What::Own => path.len() == own,
-            What::Path(told) => told.get(..path.len()) == Some(path),
-            What::Orphan(_) => false,
-        }
-    }
-
-    /// Appends the event's frame.
-    fn extend(&self, out: &mut Vec<u8>, watches: &Watches) {
-        let header = Header::new(Op::WatchEvent.to_wire(), 0, 0, self.len.into());
-        out.extend_from_slice(header.as_bytes());
-        let told = usize::from(self.told);
-        if let What::Orphan(orphan) = &self.what {
-            let path = orphan.path.get(orphan.implied..told).unwrap_or_default();
-            return extend_strings(out, path, &orphan.token);
-        }
-        let Some(watch) = watches.watch(self.watch) else { return };
-        if let What::Path(path) = &self.what {
-            let path = path.get(watch.implied()..told).unwrap_or_default();
-            return extend_strings(out, path, watch.token());
-        }
-        let start = out.len();
-        watches.extend_path(watch, out);
-        out.drain(start..start + watch.implied());
-        extend_strings(out, &[], watch.token());
-    }
-}
-
-fn extend_strings(out: &mut Vec<u8>, path: &[u8], token: &[u8]) {
-    for part in [path, b"\0", token, b"\0"] {
-        out.extend_from_slice(part);
-    }
-}
-
-fn frame_len(payload: u16) -> u32 {
-    u32::from(payload) + small(HEADER_SIZE)
-}
-
-/// No more than a backlog is counted.
-fn small(len: usize) -> u32 {
-    u32::try_from(len).unwrap_or(u32::MAX)
-}
-
-/// No more than a frame is counted.
-fn narrow(len: usize) -> u16 {
-    u16::try_from(len).unwrap_or(u16::MAX)
 }
 
 #[cfg(test)]

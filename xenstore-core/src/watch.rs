@@ -115,7 +115,7 @@ impl Token {
     }
 }
 
-/// FNV-1a.
+/// FNV-1a. Tokens that collide slow down only the connection that chose them.
 fn mark(token: &[u8]) -> u32 {
     token.iter().fold(0x811c_9dc5, |mark, &byte| (mark ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }

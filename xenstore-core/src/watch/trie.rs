@@ -7,7 +7,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::homes::Homes;
-use super::{Watch, WatchId};
+use super::{Watch, WatchId, mark};
 use crate::children::{Children, Tails};
 use crate::host::DomId;
 use crate::path::{Key, Name, Names, Path, home_of};
@@ -43,23 +43,18 @@ enum Here {
     Many(Box<BTreeSet<Rank>>),
 }
 
-/// What many watches of one path are found by: the connection, and a digest of the token.
+/// What many watches of one path are found by: the connection, and the mark of the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     conn: u32,
-    digest: u32,
+    mark: u32,
     id: WatchId,
 }
 
 impl Rank {
     fn new(watch: &Watch, id: WatchId) -> Self {
-        Self { conn: watch.conn, digest: digest(watch.token()), id }
+        Self { conn: watch.conn, mark: mark(watch.token()), id }
     }
-}
-
-/// FNV-1a. Tokens that collide slow down only the connection that chose them.
-fn digest(token: &[u8]) -> u32 {
-    token.iter().fold(0x811c_9dc5, |hash, &byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 #[derive(Debug)]
@@ -160,8 +155,7 @@ impl Trie {
             Here::None => None,
             Here::One(id) => Some(*id).filter(is),
             Here::Many(ranks) => {
-                let digest = digest(token);
-                let from = Rank { conn, digest, id: WatchId(0) };
+                let from = Rank { conn, mark: mark(token), id: WatchId(0) };
                 let to = Rank { id: WatchId(u32::MAX), ..from };
                 ranks.range(from..=to).map(|rank| rank.id).find(is)
             }
