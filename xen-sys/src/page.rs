@@ -77,6 +77,17 @@ pub unsafe trait Shared {
     }
 }
 
+// SAFETY: the same memory, which lives as long as any handle to it does.
+unsafe impl<M: Shared> Shared for Arc<M> {
+    fn base(&self) -> NonNull<u8> {
+        (**self).base()
+    }
+
+    fn len(&self) -> usize {
+        (**self).len()
+    }
+}
+
 /// Pages of our own RAM, adjacent, taken from the heap to be shared; go back when dropped.
 #[derive(Debug)]
 pub struct OwnPages {

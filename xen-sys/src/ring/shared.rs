@@ -99,6 +99,19 @@ impl<'a> Region<'a> {
         unsafe { copy(from.as_ptr(), to, from.len()) };
     }
 
+    /// Copies `len` bytes from `offset` on to `to_offset` of other shared memory.
+    ///
+    /// # Panics
+    /// If they are not all inside, on either side.
+    #[inline]
+    pub fn copy_to(self, offset: usize, to: Region<'_>, to_offset: usize, len: usize) {
+        let (from, to) = (self.at(offset, len), to.at(to_offset, len));
+        // SAFETY: `at` checked both. Should the two ranges overlap, which is a mistake of the
+        // caller's, the bytes of both are some mixture, as whoever shares them may make of them
+        // at any moment; no reference to either exists.
+        unsafe { copy(from, to, len) };
+    }
+
     /// Writes `byte` over `len` bytes from `offset` on.
     ///
     /// # Panics
@@ -232,6 +245,17 @@ mod tests {
                 assert_eq!((back[0], back[len + 1]), (0, 0), "wrote beside the private side");
             }
         }
+    }
+
+    #[test]
+    fn bytes_go_from_one_shared_memory_to_another() {
+        let (from, to) = (OwnPages::zeroed(1).unwrap(), OwnPages::zeroed(1).unwrap());
+        Region::of(&from).copy_in(100, b"from one to the other");
+        Region::of(&from).copy_to(105, Region::of(&to), PAGE_SIZE - 16, 16);
+        let mut all = [0; PAGE_SIZE];
+        Region::of(&to).copy_out(0, &mut all);
+        assert_eq!(&all[PAGE_SIZE - 16..], b"one to the other");
+        assert!(all[..PAGE_SIZE - 16].iter().all(|&byte| byte == 0), "wrote beside its place");
     }
 
     #[test]

@@ -166,11 +166,55 @@ impl Writer {
         if rest > 0 {
             region.copy_in(start, &bytes[first..first + rest]);
         }
+        self.advance(region, count);
+        Ok(count)
+    }
+
+    /// Shows the consumer `count` bytes more.
+    #[inline]
+    fn advance(&mut self, region: Region<'_>, count: usize) {
         self.prod = self.prod.wrapping_add(narrow(count));
         // Release: the bytes are there before the index that covers them.
         region.word(self.half.prod as usize).store(self.prod, Ordering::Release);
-        Ok(count)
     }
+}
+
+/// An error returned by [`relay`]: which of the two peers wrote an impossible index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadPeer {
+    /// The one that produces what is to be moved.
+    Source(BadIndex),
+    /// The one that is to have it.
+    Sink(BadIndex),
+}
+
+/// Moves up to `most` bytes from one ring into another with nothing in between; tells how many.
+///
+/// # Errors
+/// [`BadPeer`] names who is at fault; nothing has moved then.
+pub fn relay(
+    (reader, from): (&mut Reader, Region<'_>),
+    (writer, to): (&mut Writer, Region<'_>),
+    most: usize,
+) -> Result<usize, BadPeer> {
+    let waiting = reader.available(from).map_err(BadPeer::Source)?;
+    let room = writer.room(to).map_err(BadPeer::Sink)?;
+    let count = waiting.min(room).min(most);
+    if count == 0 {
+        return Ok(0);
+    }
+    let mut moved = 0;
+    for (at, len) in reader.half.runs(reader.cons, count) {
+        let mut at = at;
+        for (to_at, part) in writer.half.runs(writer.prod.wrapping_add(narrow(moved)), len) {
+            from.copy_to(at, to, to_at, part);
+            at += part;
+        }
+        moved += len;
+    }
+    writer.advance(to, count);
+    reader.consume(from, count);
+    Ok(count)
 }
 
 /// A count of bytes of one ring, whose size is a u32.
@@ -308,6 +352,47 @@ mod tests {
             region.copy_out(0, &mut all);
             prop_assert!(all[8..512].iter().chain(&all[576..]).all(|&byte| byte == 0));
         }
+    }
+
+    #[test]
+    fn a_relay_moves_what_waits_and_fits_wherever_either_ring_wraps() {
+        for (start, other, waiting, held) in [
+            (0, 0, 64, 0),
+            (60, 3, 40, 0),
+            (63, 40, 64, 0),
+            (u32::MAX - 5, 62, 50, 10),
+            (17, 17, 0, 5),
+            (9, 1, 30, 64),
+        ] {
+            let (one, two) = (page_at(start), page_at(other));
+            let (from, to) = (Region::of(&one), Region::of(&two));
+            let bytes: Vec<u8> = (0..waiting).map(|i| i as u8 + 1).collect();
+            Writer::attach(HALF, from).write(from, &bytes).unwrap();
+            let (mut source, mut sink) = (Reader::attach(HALF, from), Writer::attach(HALF, to));
+            sink.write(to, &vec![0xee; held]).unwrap();
+            let count = relay((&mut source, from), (&mut sink, to), 1000).unwrap();
+            assert_eq!(count, waiting.min(64 - held), "{start} {other}");
+            let mut moved = vec![0; 64];
+            let mut end = Reader::attach(HALF, to);
+            assert_eq!(end.read(to, &mut moved), Ok(held + count));
+            assert_eq!(moved[held..held + count], bytes[..count], "{start} {other}");
+            assert_eq!(source.available(from), Ok(waiting - count), "what did not fit stays");
+        }
+    }
+
+    #[test]
+    fn a_relay_names_the_peer_at_fault_and_moves_nothing() {
+        let (one, two) = (page_at(0), page_at(0));
+        let (from, to) = (Region::of(&one), Region::of(&two));
+        Writer::attach(HALF, from).write(from, b"waits").unwrap();
+        let (mut source, mut sink) = (Reader::attach(HALF, from), Writer::attach(HALF, to));
+        to.word(HALF.cons as usize).store(1, Ordering::Relaxed);
+        let bad = BadIndex { prod: 0, cons: 1 };
+        assert_eq!(relay((&mut source, from), (&mut sink, to), 9), Err(BadPeer::Sink(bad)));
+        from.word(HALF.prod as usize).store(65, Ordering::Relaxed);
+        let bad = BadIndex { prod: 65, cons: 0 };
+        assert_eq!(relay((&mut source, from), (&mut sink, to), 9), Err(BadPeer::Source(bad)));
+        assert_eq!(to.word(HALF.prod as usize).load(Ordering::Relaxed), 0);
     }
 
     #[test]
