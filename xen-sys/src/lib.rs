@@ -13,6 +13,10 @@
 //! where nothing is ([`grant::GfnWindow`], [`memory::Growth`]), and what Xen lends goes back
 //! when its owner is dropped.
 //!
+//! With the feature `linux` there is also [`linux`]: the same grants and events for a program under a
+//! Linux kernel, which has hypercalls of its own. Such a program uses [`linux`], [`ids`], [`page`] and
+//! [`ring`], and nothing else of the above.
+//!
 //! # What is relied on
 //!
 //! - One vCPU, and interrupts open only while halted: nothing of ours runs concurrently.
@@ -24,7 +28,7 @@
 //! A page that another domain can write is an output, never a memory; [`ring`] states the
 //! rules and is the only place that touches one. There is no `&` or `&mut` to a shared byte
 //! anywhere: words are atomics, and payload is copied out before anyone looks at it.
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(any(test, feature = "linux")), no_std)]
 
 extern crate alloc;
 
@@ -37,6 +41,8 @@ pub mod event;
 pub mod grant;
 pub mod hypercall;
 pub mod ids;
+#[cfg(feature = "linux")]
+pub mod linux;
 pub mod memory;
 pub mod page;
 pub mod param;

@@ -1,0 +1,27 @@
+//! Xen's grants and events as a Linux kernel gives them to its programs: `/dev/xen/gntdev` and
+//! `/dev/xen/evtchn`.
+//!
+//! A program needs no hypercall for them, and so no `/dev/xen/privcmd`. Both devices belong to
+//! root; they are there when the modules `xen-gntdev` and `xen-evtchn` are loaded.
+
+mod evtchn;
+mod gntdev;
+
+pub use evtchn::{Channel, EVTCHN};
+pub use gntdev::{GNTDEV, Mapping, Protection};
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+
+/// Calls `call` with a device's number until no signal interrupts it; an error is an [`io::Error`].
+fn uninterrupted(
+    device: &impl AsRawFd,
+    mut call: impl FnMut(RawFd) -> nix::Result<i32>,
+) -> io::Result<i32> {
+    loop {
+        match call(device.as_raw_fd()) {
+            Err(nix::Error::EINTR) => {}
+            result => return Ok(result?),
+        }
+    }
+}
