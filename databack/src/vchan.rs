@@ -57,6 +57,8 @@ pub struct Order(u8);
 impl Order {
     /// 1 KiB, inside the page of words.
     pub const SMALLEST: Self = Self(10);
+    /// 64 KiB: larger ones gain little.
+    pub const DEFAULT: Self = Self(16);
     /// 1 MiB.
     pub const LARGEST: Self = Self(20);
 
