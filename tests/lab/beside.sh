@@ -57,12 +57,38 @@ measure "$ROUNDS"
 row alone
 cp /tmp/measured /tmp/alone
 
+# over MORE FILE: prints the first kind that took more than three times as long as the slowest of its
+# kind alone, and MORE microseconds, by what is measured in FILE, and how much.
+over() {
+    local kind most slowest
+    for kind in read write transaction watch; do
+        most=$((3 * $(figure "$kind" slowest /tmp/alone) + $1))
+        slowest=$(figure "$kind" slowest "$2")
+        [ "$slowest" -le "$most" ] || {
+            echo "$kind took $slowest us, more than $most"
+            return
+        }
+    done
+}
+
+# least FILE FILE: prints, as a measurement, the faster of the two slowest of each kind.
+least() {
+    awk 'NR == 1 { for (i = 5; i <= NF; i += 3) most[$i] = $(i + 2) }
+        NR == 2 {
+            for (i = 5; i <= NF; i += 3) if (most[$i] < $(i + 2)) $(i + 2) = most[$i]
+            print
+        }' "$1" "$2"
+}
+
 # beside ACT [MORE [LOOK]]: the honest guest measures beside this act: no error, and no conversation
 # takes more than three times as long as the slowest of its kind alone, and MORE microseconds.
+#
+# One trip may be slow because dom0 woke up just then, which is nobody's fault. One that is slow
+# because of the store is so again: it fails if it is in each of three measurements.
 # `LOOK DOMID` then looks at the hostile guest. In the end that is destroyed in the middle of its
 # act, and nothing of it is left.
 beside() {
-    local id kind most slowest requests
+    local id requests said number
     say "$1"
     expect "xl create" xl create -q /etc/xen/guest.cfg 'name="hostile"' "extra=\"$1\""
     id=$(domid hostile)
@@ -72,18 +98,23 @@ beside() {
     if [ -n "${AFTER:-}" ]; then
         eventually 120 printed "$id" "$AFTER"
     fi
-    requests=$(requests)
-    measure "$ROUNDS"
-    row "${1%%=*}"
-    # The honest guest makes nine requests a round.
-    echo "   the others made $(($(requests) - requests - 9 * ROUNDS)) requests meanwhile"
-    ! crashed hostile || fail "the hostile guest has ended before its time"
-    equal "no error" "$ROUNDS rounds 0 errors" cut -d ' ' -f 1-4 /tmp/measured
-    for kind in read write transaction watch; do
-        most=$((3 * $(figure "$kind" slowest /tmp/alone) + ${2:-0}))
-        slowest=$(figure "$kind" slowest /tmp/measured)
-        [ "$slowest" -le "$most" ] || fail "$kind took $slowest us, more than $most"
+    rm -f /tmp/least
+    for number in 1 2 3; do
+        requests=$(requests)
+        measure "$ROUNDS"
+        row "${1%%=*}"
+        # The honest guest makes nine requests a round.
+        echo "   the others made $(($(requests) - requests - 9 * ROUNDS)) requests meanwhile"
+        ! crashed hostile || fail "the hostile guest has ended before its time"
+        equal "no error" "$ROUNDS rounds 0 errors" cut -d ' ' -f 1-4 /tmp/measured
+        [ ! -e /tmp/least ] || least /tmp/least /tmp/measured >/tmp/least.now
+        [ -e /tmp/least ] || cp /tmp/measured /tmp/least.now
+        mv /tmp/least.now /tmp/least
+        said=$(over "${2:-0}" /tmp/least)
+        [ -n "$said" ] || break
+        echo "   measurement $number: $said"
     done
+    [ -z "$said" ] || fail "$said, in each of $number measurements"
     "${3:-true}" "$id"
     expect "xl destroy" xl destroy hostile
     nothing_left hostile "$id"
