@@ -7,4 +7,5 @@
 #![forbid(unsafe_code)]
 
 pub mod ask;
+pub mod frame;
 pub mod vchan;
