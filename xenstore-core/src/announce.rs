@@ -18,7 +18,7 @@ use crate::path::{Name, Path, Place, extend_decimal};
 use crate::perms::{Perms, Subject};
 use crate::quota::Denial;
 use crate::reply::Reply;
-use crate::store::{Caller, Store};
+use crate::store::{Caller, Commit, Store};
 use crate::trail::Home;
 use crate::transaction::Record;
 use crate::tree::{Node, Reach, Special, Step, Tree, Walk};
@@ -134,13 +134,25 @@ impl Audience {
 
     /// Tells what a transaction changed in the end, each path once, in the order in which the
     /// transaction first used them.
-    pub(crate) fn tell_commit(
-        &mut self,
-        store: &Store,
-        home: Option<&Home>,
-        before: &Tree,
-        log: &[Record],
-    ) {
+    pub(crate) fn tell_commit(&mut self, store: &Store, home: Option<&Home>, commit: &Commit) {
+        match commit {
+            Commit::Nothing => {}
+            Commit::Change(record) => self.tell_only(store, record.place(), &record.change),
+            Commit::Changes { before, log } => self.tell_all(store, home, before, log),
+        }
+    }
+
+    /// As [`tell`](Self::tell), of what a transaction changed: what was removed is told from the
+    /// top down.
+    fn tell_only(&mut self, store: &Store, place: Place<'_>, change: &Change) {
+        let (Place::Node(path), Change::Removed { subtree, parent }) = (place, change) else {
+            return self.tell(store, place, change);
+        };
+        self.tell_path(store, path.as_bytes(), 0, Secrecy::new(&subtree.perms, Some(parent)));
+        self.tell_below(store, path, subtree, Step::Enter, |_| true);
+    }
+
+    fn tell_all(&mut self, store: &Store, home: Option<&Home>, before: &Tree, log: &[Record]) {
         let mut uses: BTreeMap<&[u8], Use> = BTreeMap::new();
         for (first, record) in log.iter().enumerate() {
             let change = &record.change;

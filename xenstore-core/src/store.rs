@@ -14,7 +14,7 @@ use crate::path::{Path, Place};
 use crate::perms::{Access, Entry, Interned, Perms, Spelled, Subject, Who};
 use crate::quota::{Denial, Limits, Marks, Quota};
 use crate::trail::Trail;
-use crate::transaction::{Record, Transaction};
+use crate::transaction::{Outcome, Record, Transaction};
 use crate::tree::{Special, Tree, Way};
 use crate::wire::{Error, Features};
 
@@ -31,6 +31,19 @@ const STEPS_MAX: usize = 32_768;
 pub(crate) struct Caller {
     pub(crate) domain: DomId,
     pub(crate) subject: Subject,
+}
+
+/// What a transaction's end did.
+#[derive(Debug)]
+pub(crate) enum Commit {
+    Nothing,
+    /// One change.
+    Change(Record),
+    /// Changes one after the other, and the tree as it was before.
+    Changes {
+        before: Tree,
+        log: Vec<Record>,
+    },
 }
 
 #[derive(Debug)]
@@ -122,7 +135,7 @@ impl Store {
     ) -> Result<Answer, Denial> {
         let limits = self.limits_of(caller);
         let mut judge = judge(&self.domains, &mut self.interned, caller);
-        let judged = judge.judge(&transaction.tree, op);
+        let judged = judge.judge(transaction.tree(), op);
         let trail = judge.trail;
         if let Err(denial @ Denial { error: Error::Einval, quota: None }) = judged {
             // Who asked for what cannot be was told nothing of the store.
@@ -156,25 +169,21 @@ impl Store {
                 domain.highest.raise(Quota::TransactionNodes, touched);
             }
         }
-        if let PathOp::Edit(edit) = op {
+        if let PathOp::Edit(_) = op {
             self.generation += 1;
-            apply(&mut transaction.tree, edit, change, self.generation, &trail);
         }
         transaction.memory += memory;
         self.charge_bytes(caller.domain, memory.cast_signed());
-        match judged {
-            Ok((answer, change)) => {
-                transaction.record(Record::new(op, Ok(answer.clone()), change));
-                Ok(answer)
-            }
-            Err(denial) => {
-                transaction.record(Record::new(op, Err(denial.error), Change::Nothing));
-                Err(denial)
-            }
-        }
+        let (answer, change) = match judged {
+            Ok((answer, change)) => (Ok(answer), change),
+            Err(denial) => (Err(denial), Change::Nothing),
+        };
+        let kept = answer.clone().map_err(|denial| denial.error);
+        transaction.record(Record::new(op, kept, change), self.generation, trail);
+        answer
     }
 
-    /// Makes what a transaction did part of the store, and returns the tree as it was before.
+    /// Makes what a transaction did part of the store.
     ///
     /// # Errors
     /// [`Error::Eagain`] if it does not fit after what happened meanwhile, [`Error::Enomem`] if a
@@ -182,8 +191,8 @@ impl Store {
     pub(crate) fn commit(
         &mut self,
         caller: Caller,
-        transaction: &mut Transaction,
-    ) -> Result<Tree, Denial> {
+        mut transaction: Transaction,
+    ) -> Result<Commit, Denial> {
         if transaction.doomed {
             return Err(Error::Enomem.into());
         }
@@ -191,20 +200,28 @@ impl Store {
             return Err(Error::Eagain.into());
         }
         if transaction.only_read() && transaction.is_of_one_moment() {
-            return Ok(self.tree.clone());
+            return Ok(Commit::Nothing);
         }
-        let tree = if transaction.is_undisturbed(&self.tree, self.epoch) {
-            transaction.tree.clone()
-        } else {
+        if !transaction.is_undisturbed(&self.tree, self.epoch) {
             let mut judge = judge(&self.domains, &mut self.interned, caller);
-            transaction.replay(&self.tree, &mut judge, &mut self.generation)?
-        };
-        self.admit_all(caller, transaction.log())?;
-        let before = core::mem::replace(&mut self.tree, tree);
-        for record in transaction.log() {
-            self.account(record.place(), &record.change);
+            transaction.replay(&self.tree, &mut judge, &mut self.generation)?;
         }
-        Ok(before)
+        self.admit_all(caller, transaction.log())?;
+        Ok(match transaction.end() {
+            Outcome::Nothing => Commit::Nothing,
+            Outcome::Change(record, waiting) => {
+                record.apply(&mut self.tree, &waiting);
+                self.account(record.place(), &record.change);
+                Commit::Change(record)
+            }
+            Outcome::Tree(tree, log) => {
+                let before = core::mem::replace(&mut self.tree, tree);
+                for record in &log {
+                    self.account(record.place(), &record.change);
+                }
+                Commit::Changes { before, log }
+            }
+        })
     }
 
     /// Returns the permissions with the domains that are named, as they live now.

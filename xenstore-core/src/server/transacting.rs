@@ -60,13 +60,13 @@ impl Server {
         commit: bool,
     ) -> Result<Reply<'static>, Denial> {
         let connection = self.audience.connections.find_mut(conn).ok_or(Error::Einval)?;
-        let mut open = connection.transactions.remove(&number).ok_or(Error::Enoent)?;
+        let open = connection.transactions.remove(&number).ok_or(Error::Enoent)?;
         self.forget_transactions(caller.domain, 1, open.memory);
         if commit {
             self.turn_over = open.log().len() > LARGE;
-            let before = self.store.commit(caller, &mut open)?;
+            let commit = self.store.commit(caller, *open)?;
             let home = self.store.domains.find(caller.domain).map(|domain| &domain.home);
-            self.audience.tell_commit(&self.store, home, &before, open.log());
+            self.audience.tell_commit(&self.store, home, &commit);
         }
         Ok(Reply::Done)
     }
