@@ -49,7 +49,7 @@
 //!
 //! Name of a service: 1 to [`NAME_MAX`] bytes, no `/`, `*`, `#`, `+`, `"`, blanks or control
 //! characters. Topic: 1 to [`TOPIC_MAX`] bytes, levels separated by `/`, none empty, each as a name.
-//! Filter: a topic in which `+` stands for any one level, and `#` as the last for any rest.
+//! Filter: a topic in which `+` stands for any one level, and `#` as the last for any rest, or none.
 
 use core::fmt;
 
