@@ -35,7 +35,9 @@ const RIGHT_CONS: u32 = 8;
 const RIGHT_PROD: u32 = 12;
 const LEFT_ORDER: usize = 16;
 const RIGHT_ORDER: usize = 18;
-const CLIENT_LIVE: usize = 20;
+/// Where the page of words says whether the client lives: the byte that the client's kernel is to
+/// clear when the client's program ends, however it ends.
+pub const CLIENT_LIVE: usize = 20;
 const SERVER_LIVE: usize = 21;
 const CLIENT_NOTIFY: usize = 22;
 const SERVER_NOTIFY: usize = 23;

@@ -78,6 +78,8 @@ pub struct Client<T> {
     request: Vec<u8>,
     events: EventQueue,
     last_req_id: u32,
+    /// What one request's id is ahead of the last one's: 1, or 0 where ids are not given back.
+    step: u32,
     /// An earlier failure left the stream somewhere inside a frame.
     broken: bool,
 }
@@ -91,8 +93,20 @@ impl<T: Read + Write> Client<T> {
             request: Vec::new(),
             events: EventQueue::new(),
             last_req_id: 0,
+            step: 1,
             broken: false,
         }
+    }
+
+    /// Begins one on a stream that does not give a request's id back with every reply, as Linux's
+    /// `/dev/xen/xenbus` does not for a watch: all requests have the id 0.
+    pub fn without_ids(stream: T) -> Self {
+        Self { step: 0, ..Self::new(stream) }
+    }
+
+    /// The stream, to be waited for: whoever reads from it or writes to it ends the conversation.
+    pub const fn stream(&self) -> &T {
+        &self.stream
     }
 
     /// Gives the stream back; events that wait are lost.
@@ -197,7 +211,7 @@ impl<T: Read + Write> Client<T> {
         if self.broken {
             return Err(Failure::Closed);
         }
-        self.last_req_id = self.last_req_id.wrapping_add(1);
+        self.last_req_id = self.last_req_id.wrapping_add(self.step);
         let req_id = self.last_req_id;
         self.request.clear();
         codec::encode(&mut self.request, op, req_id, tx_id, parts)

@@ -17,29 +17,8 @@ const IMAGES: [&str; 2] = ["stubdom", "guest"];
 /// Builds both images into `target/image`, stripped, and beside each the same with its symbols
 /// and line numbers, `NAME.debug`; prints their sizes. Builds the lab's own programs for dom0 too.
 pub(crate) fn build(ws: &Workspace, progress: &Progress) -> Result<()> {
-    let step = progress.step("building the images");
-    let output = ws
-        .cargo()
-        .args([
-            "build",
-            "--release",
-            "--package",
-            "stubdom",
-            "--package",
-            "guests",
-            "--package",
-            "conversations",
-            "--message-format",
-            "short",
-        ])
-        .stdin(Stdio::null())
-        .output()?;
-    step.finish(output.status.success());
-    ensure!(
-        output.status.success(),
-        "the images do not build:\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    compile(ws, progress, "building the images", &["stubdom", "guests"])?;
+    compile(ws, progress, "building the lab's programs", &["conversations", "datafront"])?;
     for name in IMAGES {
         let path = ws.image(name);
         leave(&ws.built(name), &path).with_context(|| format!("no {}", ws.shown(&path)))?;
@@ -49,6 +28,21 @@ pub(crate) fn build(ws: &Workspace, progress: &Progress) -> Result<()> {
             fs::metadata(&path)?.len()
         ));
     }
+    Ok(())
+}
+
+/// Builds these packages by the release profile. Images and programs are not built in one command:
+/// what both use is to be without std for the images.
+fn compile(ws: &Workspace, progress: &Progress, what: &str, packages: &[&str]) -> Result<()> {
+    let step = progress.step(what);
+    let mut cargo = ws.cargo();
+    cargo.args(["build", "--release", "--message-format", "short"]);
+    for package in packages {
+        cargo.args(["--package", package]);
+    }
+    let output = cargo.stdin(Stdio::null()).output()?;
+    step.finish(output.status.success());
+    ensure!(output.status.success(), "{what} failed:\n{}", String::from_utf8_lossy(&output.stderr));
     Ok(())
 }
 

@@ -402,3 +402,14 @@ fn an_end_that_fails_otherwise_is_told() {
         client(&[frame(Op::TransactionStart, 1, 0, b"7\0"), frame(Op::Error, 2, 7, b"ENOSPC\0")]);
     assert_eq!(client.transact(|_| Ok(())), Err(Failure::Answer(Error::Enospc)));
 }
+
+#[test]
+fn a_stream_that_does_not_give_ids_back() {
+    let frames = [frame(Op::Watch, 0, 0, b"OK\0"), frame(Op::Read, 0, 0, b"v")].concat();
+    let stream = Canned { input: frames, at: 0, piece: 100, output: Vec::new() };
+    let mut client = Client::without_ids(stream);
+    assert_eq!(client.watch("/a", "t"), Ok(()));
+    assert_eq!(client.read("/a"), Ok(b"v".to_vec()));
+    let expected = [frame(Op::Watch, 0, 0, b"/a\0t\0"), frame(Op::Read, 0, 0, b"/a\0")].concat();
+    assert_eq!(sent(client), expected, "all with the id 0");
+}

@@ -1,0 +1,260 @@
+//! What is asked of Xenstore: who we are, who has the channels, and a channel.
+
+use core::str::FromStr;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
+
+use databack::ask::{ANSWER, ASK, Ask, ChannelName};
+use nix::poll::{PollFd, PollFlags, poll};
+use xen_sys::ids::{DomId, GrantRef, Port};
+use xenstore_core::client::{Access, Client, Failure, Nodes, Permission};
+use xenstore_core::host;
+use xenstore_core::wire;
+
+use crate::xenbus::{XENBUS, Xenbus, left, uninterrupted};
+use crate::{Backend, Error, Options};
+
+/// Where the operator says which domain has the data channels of this host.
+pub const ANNOUNCED: &str = "/tool/datafront/backend";
+
+/// The token of each watch: all of them make us look at the same things.
+const TOKEN: &str = "datafront";
+
+/// A connection to Xenstore.
+pub(crate) struct Store(Client<Xenbus>);
+
+impl Store {
+    pub(crate) fn open() -> Result<Self, Error> {
+        let stream = Xenbus::open().map_err(|error| Error::Device { path: XENBUS, error })?;
+        Ok(Self(Client::without_ids(stream)))
+    }
+
+    /// A node's text, if there is one that we may read.
+    fn text(&mut self, path: &str) -> Result<Option<String>, Error> {
+        match self.0.read(path) {
+            Ok(value) => Ok(Some(String::from_utf8_lossy(&value).into_owned())),
+            Err(Failure::Answer(wire::Error::Enoent | wire::Error::Eacces)) => Ok(None),
+            Err(failure) => Err(Error::Store { path: path.to_owned(), failure }),
+        }
+    }
+
+    /// A node that says a number.
+    fn number<T: FromStr>(
+        &mut self,
+        path: &str,
+        expected: &'static str,
+    ) -> Result<Option<T>, Error> {
+        let Some(value) = self.text(path)? else { return Ok(None) };
+        match value.parse() {
+            Ok(number) => Ok(Some(number)),
+            Err(_) => Err(Error::Node { path: path.to_owned(), value, expected }),
+        }
+    }
+
+    /// A node that says a domain's number.
+    fn domain(&mut self, path: &str) -> Result<Option<DomId>, Error> {
+        let number: Option<u16> = self.number(path, "domain's number")?;
+        let Some(number) = number else { return Ok(None) };
+        let wrong = || Error::Node {
+            path: path.to_owned(),
+            value: number.to_string(),
+            expected: "domain's number",
+        };
+        DomId::new(number).map(Some).ok_or_else(wrong)
+    }
+
+    /// Our own domain.
+    pub(crate) fn own_domain(&mut self) -> Result<DomId, Error> {
+        let missing = || Error::Store {
+            path: "domid".to_owned(),
+            failure: Failure::Answer(wire::Error::Enoent),
+        };
+        self.domain("domid")?.ok_or_else(missing)
+    }
+
+    /// The domain that is meant.
+    pub(crate) fn backend(&mut self, backend: &Backend) -> Result<DomId, Error> {
+        match backend {
+            Backend::Domain(domain) => Ok(*domain),
+            Backend::Named(name) => self.named(name),
+            Backend::Announced => {
+                self.domain(ANNOUNCED)?.ok_or(Error::NoBackend { node: ANNOUNCED })
+            }
+        }
+    }
+
+    /// The domain of that name. Only dom0 may list the domains and read all their names.
+    fn named(&mut self, name: &str) -> Result<DomId, Error> {
+        let unknown = || Error::UnknownDomain(name.to_owned());
+        let domains = self.0.directory("/local/domain").map_err(|_| unknown())?;
+        for number in domains {
+            let home = format!("/local/domain/{number}");
+            if self.text(&format!("{home}/name"))?.as_deref() == Some(name) {
+                return number.parse().ok().and_then(DomId::new).ok_or_else(unknown);
+            }
+        }
+        Err(unknown())
+    }
+
+    /// Lets every domain of this host know that `domain` has the data channels.
+    pub(crate) fn announce(&mut self, domain: DomId) -> Result<(), Error> {
+        let own = self.own_domain()?;
+        let perms = [Permission::new(Access::Read, host::DomId(own.raw()))];
+        let value = domain.raw().to_string();
+        let announced = self.0.transact(|t| {
+            t.write(ANNOUNCED, value.as_bytes())?;
+            t.set_perms(ANNOUNCED, &perms)
+        });
+        announced.map_err(|failure| Error::Store { path: ANNOUNCED.to_owned(), failure })
+    }
+
+    /// Asks for a channel and waits for the answer.
+    pub(crate) fn ask(
+        mut self,
+        ask: &Ask,
+        options: &Options,
+    ) -> Result<(Asked, GrantRef, Port), Error> {
+        let deadline = Instant::now() + options.patience;
+        let own = self.own_domain()?;
+        let backend = self.backend(&options.backend)?;
+        let home = format!("/local/domain/{}", backend.raw());
+        let name = fresh_name()?;
+        let request = format!("{home}/{ASK}/{name}");
+        let answer = format!("{home}/{ANSWER}/{}/{name}", own.raw());
+        self.watch(&answer)?;
+        if options.backend == Backend::Announced {
+            self.watch(ANNOUNCED)?;
+        }
+        // Who is called is to read it, and to clean it away when it is left behind; nobody else.
+        let perms = [(Access::None, own), (Access::Both, backend)]
+            .map(|(access, domain)| Permission::new(access, host::DomId(domain.raw())));
+        let asked = self.0.transact(|t| {
+            t.write(&request, ask.to_string().as_bytes())?;
+            t.set_perms(&request, &perms)
+        });
+        if let Err(failure) = asked {
+            return Err(Error::NoChannels { backend, path: request, failure });
+        }
+        let announced = options.backend == Backend::Announced;
+        let mut asked = Asked { store: self, backend, announced, request, answer, ring: None };
+        let (ring, port) = asked.answer(deadline, options)?;
+        asked.ring = Some(ring);
+        Ok((asked, ring, port))
+    }
+
+    fn watch(&mut self, path: &str) -> Result<(), Error> {
+        let watched = self.0.watch(path, TOKEN);
+        watched.map_err(|failure| Error::Store { path: path.to_owned(), failure })
+    }
+
+    /// Waits until there is something to read, or the time has come; says whether there is.
+    fn is_ready_by(&self, deadline: Instant) -> Result<bool, Error> {
+        let mut fds = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
+        let ready = uninterrupted(|| Ok(poll(&mut fds, left(Some(deadline)))? > 0));
+        ready.map_err(|error| Error::Device { path: XENBUS, error })
+    }
+
+    /// Takes the events that are here; says whether there were any.
+    fn take_events(&mut self) -> Result<bool, Error> {
+        let mut any = false;
+        let failed = |failure| Error::Store { path: XENBUS.to_owned(), failure };
+        while self.0.poll_event().map_err(failed)?.is_some() {
+            any = true;
+        }
+        Ok(any)
+    }
+}
+
+impl AsFd for Store {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.stream().as_fd()
+    }
+}
+
+/// A request for a channel; dropped, it is taken back, and the channel ends.
+pub(crate) struct Asked {
+    store: Store,
+    backend: DomId,
+    /// Whether the operator's node named the backend.
+    announced: bool,
+    request: String,
+    answer: String,
+    /// What was promised.
+    ring: Option<GrantRef>,
+}
+
+impl Asked {
+    /// The domain that was asked.
+    pub(crate) const fn backend(&self) -> DomId {
+        self.backend
+    }
+
+    /// Waits until the domain has promised a channel: its first page and its port.
+    fn answer(&mut self, deadline: Instant, options: &Options) -> Result<(GrantRef, Port), Error> {
+        loop {
+            self.store.take_events()?;
+            if let Some(why) = self.store.text(&format!("{}/error", self.answer))? {
+                return Err(Error::Refused { backend: self.backend, why });
+            }
+            if let (Some(ring), Some(port)) = (self.ring()?, self.port()?) {
+                return Ok((ring, port));
+            }
+            if !self.store.is_ready_by(deadline)? {
+                let (backend, path) = (self.backend, self.request.clone());
+                return Err(Error::NoAnswer { backend, path, patience: options.patience });
+            }
+        }
+    }
+
+    fn ring(&mut self) -> Result<Option<GrantRef>, Error> {
+        let path = format!("{}/ring-ref", self.answer);
+        Ok(self.store.number(&path, "grant reference")?.map(GrantRef))
+    }
+
+    fn port(&mut self) -> Result<Option<Port>, Error> {
+        let path = format!("{}/event-channel", self.answer);
+        Ok(self.store.number(&path, "port")?.map(Port))
+    }
+
+    /// Looks at what Xenstore has to say.
+    ///
+    /// A domain that ends is not heard on its rings; but what it had in Xenstore goes with it.
+    ///
+    /// # Errors
+    /// [`Error::Gone`] if the promise stands no longer, or another domain has the channels now.
+    pub(crate) fn check(&mut self) -> Result<(), Error> {
+        if !self.store.take_events()? {
+            return Ok(());
+        }
+        let elsewhere = self.announced && self.store.domain(ANNOUNCED)? != Some(self.backend);
+        if elsewhere || self.ring()? != self.ring { Err(Error::Gone) } else { Ok(()) }
+    }
+}
+
+impl AsFd for Asked {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.store.as_fd()
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        // Whoever called is told of what failed before; a request that is left behind goes with
+        // this domain, or with the other.
+        let _ = self.store.0.rm(&self.request);
+    }
+}
+
+/// A name that no other channel has.
+fn fresh_name() -> Result<ChannelName, Error> {
+    const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    const SOURCE: &str = "/dev/urandom";
+    let mut bytes = [0; ChannelName::MAX];
+    let filled = File::open(SOURCE).and_then(|mut source| source.read_exact(&mut bytes));
+    filled.map_err(|error| Error::Device { path: SOURCE, error })?;
+    let letters = bytes.iter().map(|byte| char::from(LETTERS[usize::from(byte % 32)]));
+    let name: String = letters.collect();
+    Ok(name.parse()?)
+}
