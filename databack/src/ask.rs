@@ -26,7 +26,7 @@ pub const ASK: &str = "data/ask";
 /// The directory of answers, relative to the same.
 pub const ANSWER: &str = "data/vchan";
 
-/// What a channel is called by who asks for it: 1 to 12 letters, digits, `.`, `-` or `_`.
+/// What a channel is called by who asks for it: 1 to 12 letters, digits, `-` or `_`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ChannelName(heapless::String<{ Self::MAX }>);
 
@@ -46,7 +46,7 @@ impl FromStr for ChannelName {
     type Err = Malformed;
 
     fn from_str(text: &str) -> Result<Self, Malformed> {
-        let legal = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+        let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
         let name = heapless::String::try_from(text).map_err(|_| Malformed::Name)?;
         if name.is_empty() || !name.bytes().all(legal) {
             Err(Malformed::Name)
@@ -177,7 +177,7 @@ pub enum Malformed {
 impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Name => "a channel's name is 1 to 12 letters, digits, '.', '-' or '_'",
+            Self::Name => "a channel's name is 1 to 12 letters, digits, '-' or '_'",
             Self::Application => "an application's name is 1 to 64 printable characters, no blank",
             Self::Kind => "a channel is for `services`, `echo` or `stream APPLICATION`",
             Self::Word => "after what it is for come left=ORDER and right=ORDER, nothing else",
@@ -241,9 +241,9 @@ mod tests {
 
     #[test]
     fn the_longest_path_is_one_that_a_stock_client_takes() {
-        let name: ChannelName = "twelve.bytes".parse().unwrap();
+        let name: ChannelName = "twelve-bytes".parse().unwrap();
         assert_eq!(format!("/local/domain/32751/{ANSWER}/32751/{name}").len(), 49);
-        for wrong in ["", "thirteen.byte", "a/b", "a b", "\u{e9}"] {
+        for wrong in ["", "thirteen-byte", "a/b", "a b", "a.b", "\u{e9}"] {
             assert_eq!(wrong.parse::<ChannelName>(), Err(Malformed::Name), "{wrong:?}");
         }
     }

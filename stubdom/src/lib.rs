@@ -6,6 +6,7 @@
 extern crate alloc;
 
 pub mod activity;
+pub mod asks;
 pub mod departures;
 pub mod guests;
 pub mod machine;

@@ -13,10 +13,18 @@ use crate::platform::Platform;
 /// The connection waits by [`Platform::wait`], so whoever holds it can be woken by events that
 /// have nothing to do with it.
 pub fn connect(platform: &Platform) -> Option<Client<impl Read + Write + ReadReady>> {
+    connect_waiting(platform, || platform.wait())
+}
+
+/// The same, waiting in its own way: `wait` returns when there was an event at
+/// [`param::store_port`], or earlier.
+pub fn connect_waiting(
+    platform: &Platform,
+    wait: impl FnMut(),
+) -> Option<Client<impl Read + Write + ReadReady>> {
     let ring = Ring::attach(param::store_page()?);
     let channel = platform.events.borrow_mut().adopt(param::store_port()?).ok()?;
-    let stream = ring.blocking(|| platform.wait(), move || channel.notify());
-    Some(Client::new(stream))
+    Some(Client::new(ring.blocking(wait, move || channel.notify())))
 }
 
 /// Tells the toolstack that this domain can be asked to end, and watches for that.

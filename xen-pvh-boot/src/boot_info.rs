@@ -173,6 +173,28 @@ impl BootInfo {
         &self.modules
     }
 
+    /// Where module `index` lies, if all of it is behind the image and in the first `populated`
+    /// pages of memory, as a builder puts it.
+    fn module_range(&self, index: usize, populated: u64) -> Option<Range<u64>> {
+        let module = self.modules.get(index)?;
+        let end = module.start.checked_add(module.size)?;
+        let inside = module.start >= self.image.end && end <= populated.saturating_mul(PAGE);
+        inside.then_some(module.start..end)
+    }
+
+    /// What module `index` holds; `None` if there is no such module, or it is not where it can be.
+    ///
+    /// `populated` must be what Xen says, as for [`take_free_memory`](Self::take_free_memory).
+    #[cfg(not(test))]
+    pub fn module(&'static self, index: usize, populated: u64) -> Option<&'static [u8]> {
+        let Range { start, end } = self.module_range(index, populated.min(0xf_c000))?;
+        let (len, start) = (usize::try_from(end - start).ok()?, usize::try_from(start).ok()?);
+        // SAFETY:
+        // 1. Xen has populated these pages, and they are mapped onto themselves.
+        // 2. They lie behind the image and before the free memory, so nobody ever writes there.
+        Some(unsafe { core::slice::from_raw_parts(core::ptr::with_exposed_provenance(start), len) })
+    }
+
     /// The memory map; empty when init-xenstore-domain built the domain.
     pub fn regions(&self) -> &[Region] {
         &self.regions
@@ -390,6 +412,21 @@ mod tests {
         let boot = guest.parse().unwrap();
         assert_eq!(boot.modules(), [Module { start: 0x15_1000, size: 0x1801 }]);
         assert_eq!(boot.free_memory(2048), 0x15_3000..0x80_0000);
+        assert_eq!(boot.module_range(0, 2048), Some(0x15_1000..0x15_2801));
+        assert_eq!(boot.module_range(0, 0x152), None, "its end is not populated");
+        assert_eq!(boot.module_range(1, 2048), None);
+    }
+
+    #[test]
+    fn a_module_that_lies_where_none_can_is_not_read() {
+        for (start, size) in [(0x14_f000, 0x1000), (0, 0x10), (0x15_1000, u64::MAX)] {
+            let mut guest = Guest::new();
+            guest.put(START_INFO + 12, &1u32.to_le_bytes());
+            guest.put(START_INFO + 16, &(START_INFO + 0x400).to_le_bytes());
+            guest.put(START_INFO + 0x400, &start.to_le_bytes());
+            guest.put(START_INFO + 0x408, &size.to_le_bytes());
+            assert_eq!(guest.parse().unwrap().module_range(0, 2048), None, "{start:#x}");
+        }
     }
 
     #[test]

@@ -1,0 +1,318 @@
+//! Channels on request: what guests ask for by nodes in the host's Xenstore, and where they find
+//! the answer. [`databack::ask`] has the form of both.
+//!
+//! Each call waits for the store's answers. Whoever owns the connection serves the channels
+//! meanwhile.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+use core::fmt;
+
+use databack::ask::{ANSWER, ASK, Ask, ChannelName};
+use embedded_io::{Read, Write};
+use xen_sys::ids::{GrantRef, Port};
+use xenstore_core::DomId;
+use xenstore_core::client::{Access, Client, Failure, Nodes, Permission};
+use xenstore_core::wire::Error;
+
+/// How many refusals of one domain stand in the store at once; more are not answered, as each costs
+/// this domain nodes of its own.
+const REFUSALS_MAX: u32 = 4;
+
+/// Who has the channels.
+pub trait Endpoints {
+    /// A channel, named.
+    type Id: Copy + Ord;
+    /// Why there is none.
+    type Refusal: fmt::Display;
+
+    /// Makes a channel that a domain, of that name if it is known, asks for.
+    ///
+    /// # Errors
+    /// One sentence for who asked.
+    fn open(
+        &mut self,
+        domain: DomId,
+        name: Option<&str>,
+        ask: &Ask,
+    ) -> Result<Endpoint<Self::Id>, Self::Refusal>;
+
+    /// Ends a channel.
+    fn close(&mut self, id: Self::Id);
+}
+
+/// A channel that waits for its client.
+#[derive(Clone, Copy, Debug)]
+pub struct Endpoint<I> {
+    /// Which.
+    pub id: I,
+    /// Where its page of words is.
+    pub ring: GrantRef,
+    /// Where its events go.
+    pub port: Port,
+}
+
+/// Why a channel ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Its client went; another may come.
+    Left,
+    /// Its client broke a rule.
+    Broken,
+}
+
+struct Request<I> {
+    owner: DomId,
+    /// What it asked for, and the channel that it got; `None` if it was refused.
+    granted: Option<(Ask, I)>,
+}
+
+/// What one domain has.
+#[derive(Default)]
+struct Tally {
+    answers: u32,
+    refusals: u32,
+}
+
+/// The requests that stand in the store.
+pub struct Asks<I> {
+    own: DomId,
+    requests: BTreeMap<ChannelName, Request<I>>,
+    names: BTreeMap<I, ChannelName>,
+    tallies: BTreeMap<DomId, Tally>,
+}
+
+impl<I: Copy + Ord> Asks<I> {
+    /// The token of the watch that [`begin`](Self::begin) sets.
+    pub const TOKEN: &'static str = "ask";
+
+    /// Opens the directory of requests: anybody may create a node in it, nobody may list it. What
+    /// is created there inherits that this domain may read and remove it.
+    ///
+    /// # Errors
+    /// Any [`Failure`].
+    pub fn begin<T: Read + Write>(
+        store: &mut Client<T>,
+        own: DomId,
+    ) -> Result<Self, Failure<T::Error>> {
+        store.transact(|t| {
+            t.mkdir(ANSWER)?;
+            t.mkdir(ASK)?;
+            let entries = [Access::Write, Access::Both].map(|access| Permission::new(access, own));
+            t.set_perms(ASK, &entries)
+        })?;
+        store.watch(ASK, Self::TOKEN)?;
+        Ok(Self {
+            own,
+            requests: BTreeMap::new(),
+            names: BTreeMap::new(),
+            tallies: BTreeMap::new(),
+        })
+    }
+
+    /// Looks at a request that an event names, by the event's path.
+    ///
+    /// # Errors
+    /// Any [`Failure`] but an answer.
+    pub fn heard<T: Read + Write, E: Endpoints<Id = I>>(
+        &mut self,
+        store: &mut Client<T>,
+        endpoints: &mut E,
+        path: &str,
+    ) -> Result<(), Failure<T::Error>> {
+        let name = path.strip_prefix(ASK).and_then(|rest| rest.strip_prefix('/'));
+        // What lies deeper, or is called what no channel can be called, is nobody's request.
+        let Some(name) = name.and_then(|name| name.parse::<ChannelName>().ok()) else {
+            return Ok(());
+        };
+        let node = format!("{ASK}/{name}");
+        let owner = match store.perms(&node) {
+            Ok(entries) => entries.first().map(|entry| self.who_owns_as(entry.domain)),
+            Err(Failure::Answer(Error::Enoent)) => None,
+            Err(failure) => return unless_answer(failure),
+        };
+        if let Some(request) = self.requests.get(&name) {
+            if Some(request.owner) == owner {
+                return Ok(());
+            }
+            self.withdraw(store, endpoints, &name)?;
+        }
+        match owner {
+            Some(owner) => self.answer(store, endpoints, name, owner),
+            None => Ok(()),
+        }
+    }
+
+    /// A channel has ended by itself. One that only its client left is made anew, for another;
+    /// of services there is one for each connection, so the request ends too.
+    ///
+    /// # Errors
+    /// Any [`Failure`] but an answer.
+    pub fn ended<T: Read + Write, E: Endpoints<Id = I>>(
+        &mut self,
+        store: &mut Client<T>,
+        endpoints: &mut E,
+        id: I,
+        end: End,
+    ) -> Result<(), Failure<T::Error>> {
+        let Some(name) = self.names.get(&id).cloned() else { return Ok(()) };
+        let again = end == End::Left
+            && self.requests.get(&name).is_some_and(|request| {
+                request
+                    .granted
+                    .as_ref()
+                    .is_some_and(|(ask, _)| ask.kind != databack::ask::Kind::Services)
+            });
+        let owner = self.withdraw(store, endpoints, &name)?;
+        match owner {
+            Some(owner) if again => self.answer(store, endpoints, name, owner),
+            // It may have been removed in between.
+            _ => store.rm(&format!("{ASK}/{name}")).or_else(unless_answer),
+        }
+    }
+
+    /// Who created a node of that owner. What dom0 creates keeps the owner of the directory, which
+    /// creates nothing there by itself.
+    fn who_owns_as(&self, owner: DomId) -> DomId {
+        if owner == self.own { DomId(0) } else { owner }
+    }
+
+    fn answer<T: Read + Write, E: Endpoints<Id = I>>(
+        &mut self,
+        store: &mut Client<T>,
+        endpoints: &mut E,
+        name: ChannelName,
+        owner: DomId,
+    ) -> Result<(), Failure<T::Error>> {
+        let value = match store.read(&format!("{ASK}/{name}")) {
+            Ok(value) => value,
+            Err(failure) => return unless_answer(failure),
+        };
+        let opened = match str::from_utf8(&value).unwrap_or_default().parse::<Ask>() {
+            Err(malformed) => Err(format!("{malformed}")),
+            Ok(ask) => {
+                let called = name_of(store, owner)?;
+                let opened = endpoints.open(owner, called.as_deref(), &ask);
+                opened.map(|endpoint| (ask, endpoint)).map_err(|refusal| format!("{refusal}"))
+            }
+        };
+        let tally = self.tallies.entry(owner).or_default();
+        let granted = match opened {
+            Ok((ask, endpoint)) => {
+                if let Err(failure) = self.publish(store, owner, &name, &endpoint) {
+                    log::warn!("channel {name} of domain {owner} cannot be published: {failure:?}");
+                    endpoints.close(endpoint.id);
+                    return unless_answer(failure);
+                }
+                self.names.insert(endpoint.id, name.clone());
+                Some((ask, endpoint.id))
+            }
+            Err(refusal) => {
+                log::warn!("channel {name} of domain {owner}: {refusal}");
+                if tally.refusals == REFUSALS_MAX {
+                    return Ok(());
+                }
+                self.refuse(store, owner, &name, &refusal).or_else(unless_answer)?;
+                None
+            }
+        };
+        let tally = self.tallies.entry(owner).or_default();
+        tally.answers += 1;
+        tally.refusals += u32::from(granted.is_none());
+        self.requests.insert(name, Request { owner, granted });
+        Ok(())
+    }
+
+    /// As a libxenvchan server does.
+    fn publish<T: Read + Write>(
+        &self,
+        store: &mut Client<T>,
+        owner: DomId,
+        name: &ChannelName,
+        endpoint: &Endpoint<I>,
+    ) -> Result<(), Failure<T::Error>> {
+        let readers = self.readable_by(owner);
+        let (ring, port) = (format!("{}", endpoint.ring.0), format!("{}", endpoint.port.0));
+        let leaf = |leaf| format!("{ANSWER}/{owner}/{name}/{leaf}");
+        store.transact(|t| {
+            for (leaf, value) in [(leaf("ring-ref"), &ring), (leaf("event-channel"), &port)] {
+                t.write(&leaf, value.as_bytes())?;
+                t.set_perms(&leaf, &readers)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn refuse<T: Read + Write>(
+        &self,
+        store: &mut Client<T>,
+        owner: DomId,
+        name: &ChannelName,
+        refusal: &str,
+    ) -> Result<(), Failure<T::Error>> {
+        let readers = self.readable_by(owner);
+        let leaf = format!("{ANSWER}/{owner}/{name}/error");
+        store.transact(|t| {
+            t.write(&leaf, refusal.as_bytes())?;
+            t.set_perms(&leaf, &readers)
+        })
+    }
+
+    fn readable_by(&self, owner: DomId) -> [Permission; 2] {
+        [Permission::new(Access::None, self.own), Permission::new(Access::Read, owner)]
+    }
+
+    /// Takes an answer back, and ends the channel. Says whose it was.
+    fn withdraw<T: Read + Write, E: Endpoints<Id = I>>(
+        &mut self,
+        store: &mut Client<T>,
+        endpoints: &mut E,
+        name: &ChannelName,
+    ) -> Result<Option<DomId>, Failure<T::Error>> {
+        let Some(request) = self.requests.remove(name) else { return Ok(None) };
+        let owner = request.owner;
+        let refused = request.granted.is_none();
+        if let Some((_, id)) = request.granted {
+            self.names.remove(&id);
+            endpoints.close(id);
+        }
+        let tally = self.tallies.entry(owner).or_default();
+        tally.answers -= 1;
+        tally.refusals -= u32::from(refused);
+        let node = if tally.answers == 0 {
+            self.tallies.remove(&owner);
+            format!("{ANSWER}/{owner}")
+        } else {
+            format!("{ANSWER}/{owner}/{name}")
+        };
+        store.rm(&node).or_else(unless_answer)?;
+        Ok(Some(owner))
+    }
+}
+
+/// What a domain is called, if this domain may know: the toolstack lets only dom0 and the domain
+/// itself read it.
+fn name_of<T: Read + Write>(
+    store: &mut Client<T>,
+    domain: DomId,
+) -> Result<Option<String>, Failure<T::Error>> {
+    match store.read(&format!("/local/domain/{domain}/name")) {
+        Ok(name) => Ok(String::from_utf8(name).ok()),
+        Err(failure) => unless_answer(failure).map(|()| None),
+    }
+}
+
+/// A refusal of the store is somebody's fault, but no reason to end.
+fn unless_answer<E>(failure: Failure<E>) -> Result<(), Failure<E>> {
+    match failure {
+        Failure::Answer(error) => {
+            log::debug!("the store refuses: {}", error.name());
+            Ok(())
+        }
+        failure => Err(failure),
+    }
+}
+
+#[cfg(test)]
+mod tests;
