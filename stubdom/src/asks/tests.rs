@@ -269,7 +269,7 @@ fn refusals_cost_this_domain_few_nodes() {
         scene.guest.write(&node(&format!("n{number}")), b"echo").unwrap();
         scene.hear();
     }
-    let answers = scene.dom0.directory(&leaf(GUEST, "").trim_end_matches('/').to_owned()).unwrap();
+    let answers = scene.dom0.directory(leaf(GUEST, "").trim_end_matches('/')).unwrap();
     assert_eq!(answers.len(), REFUSALS_MAX as usize);
     for number in 0..100 {
         scene.guest.rm(&node(&format!("n{number}"))).unwrap();
