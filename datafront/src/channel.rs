@@ -16,6 +16,10 @@ use crate::{Error, Link, Options};
 /// The most pages that a channel has.
 const PAGES_MAX: usize = 1 + 2 * Order::LARGEST.pages();
 
+/// What [`Epoll`] calls the two files.
+const EVENTS: u64 = 0;
+const STORE: u64 = 1;
+
 /// Our end of a channel to the domain that has them. Its file, [`AsFd`], is readable when there is
 /// something to look at.
 pub struct Channel {
@@ -44,6 +48,12 @@ impl Channel {
     #[must_use]
     pub const fn backend(&self) -> DomId {
         self.asked.backend()
+    }
+
+    /// Takes the request for the channel back, from any thread, which ends the channel: run what
+    /// this returns.
+    pub fn withdrawal(&self) -> impl Fn() + Send + use<> {
+        self.asked.withdrawal()
     }
 }
 
@@ -75,8 +85,8 @@ fn attach(
 
 fn readiness(events: &linux::Channel, asked: &Asked) -> std::io::Result<Epoll> {
     let readiness = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-    readiness.add(events, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
-    readiness.add(asked, EpollEvent::new(EpollFlags::EPOLLIN, 1))?;
+    readiness.add(events, EpollEvent::new(EpollFlags::EPOLLIN, EVENTS))?;
+    readiness.add(asked, EpollEvent::new(EpollFlags::EPOLLIN, STORE))?;
     Ok(readiness)
 }
 
@@ -91,16 +101,19 @@ impl Link for Channel {
         self.events.notify().map_err(Error::Events)
     }
 
-    fn refresh(&mut self) -> Result<(), Error> {
-        self.events.take().map_err(Error::Events)?;
-        self.asked.check()
-    }
-
     fn wait(&mut self, deadline: Option<Instant>) -> Result<(), Error> {
         let mut ready = [EpollEvent::empty(); 2];
         let timeout = left(deadline);
         let waited = uninterrupted(|| Ok(self.readiness.wait(&mut ready, timeout)?));
-        waited.map_err(Error::Events).map(drop)
+        let count = waited.map_err(Error::Events)?;
+        for ready in &ready[..count] {
+            if ready.data() == STORE {
+                self.asked.check()?;
+            } else {
+                self.events.take().map_err(Error::Events)?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -4,6 +4,7 @@ use core::time::Duration;
 use std::io;
 
 use databack::ask::Malformed;
+use databack::frame::{self, Reason};
 use thiserror::Error;
 use xen_sys::ids::DomId;
 use xen_sys::ring::BadIndex;
@@ -105,9 +106,68 @@ pub enum Error {
     /// The other end broke the rules of the ring.
     #[error("the domain of the data channels broke the ring: {0}")]
     Ring(#[from] BadIndex),
+    /// The other end broke the form of frames.
+    #[error("the domain of the data channels sent {0}")]
+    Frame(frame::Malformed),
+    /// The other end said what cannot be.
+    #[error("the domain of the data channels makes no sense: {0}")]
+    Nonsense(&'static str),
+    /// A call does not fit into a frame: its name, topic, message or reply is too long.
+    #[error("this is too long for a frame: a name, a topic, a message or a reply")]
+    TooLong,
+    /// The channel ended before the block was answered. The receiver may have got it.
+    #[error("the channel ended before the block was answered; the receiver may have got it")]
+    Interrupted,
+    /// Blocks to a name will not come to us, or no longer.
+    #[error("{name:?} cannot be served: {reason}")]
+    NotServed {
+        /// Which name.
+        name: String,
+        /// Why.
+        reason: Reason,
+    },
+    /// A message was not published.
+    #[error("{topic:?} is not published: {reason}")]
+    NotPublished {
+        /// Its topic.
+        topic: String,
+        /// Why.
+        reason: Reason,
+    },
+    /// Messages will not come, or no longer.
+    #[error("the subscription of {filter:?} ended: {reason}")]
+    NotSubscribed {
+        /// The subscription's filter.
+        filter: String,
+        /// Why.
+        reason: Reason,
+    },
+    /// What is to be pushed cannot be read, or ends too early.
+    #[error("the block cannot be read: {0}")]
+    Input(io::Error),
+    /// The broker does not answer.
+    #[error("the domain of the data channels does not answer")]
+    Silence,
     /// The kernel would not let us wait or notify.
     #[error("the channel's events: {0}")]
     Events(io::Error),
+}
+
+impl Error {
+    /// Whether it may be otherwise in a while, though nobody here does anything about it: the
+    /// domain of the channels is being started.
+    pub(crate) const fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::NoBackend { .. }
+                | Self::UnknownDomain(_)
+                | Self::NoChannels { .. }
+                | Self::NoAnswer { .. }
+                | Self::Attach { .. }
+                | Self::Silence
+                | Self::Gone
+        )
+    }
 }
 
 /// What helps when a device cannot be opened.

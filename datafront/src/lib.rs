@@ -4,10 +4,15 @@
 
 extern crate alloc;
 
+mod block;
 mod channel;
+mod connection;
 mod error;
 mod link;
+mod session;
 mod store;
+mod stream;
+mod topics;
 mod xenbus;
 
 use core::time::Duration;
@@ -15,10 +20,16 @@ use core::time::Duration;
 use databack::vchan::{Order, Sizes};
 use xen_sys::ids::DomId;
 
+pub use block::{Answer, BadTarget, Block, Target};
 pub use channel::Channel;
+pub use connection::Connection;
+pub use databack::ask::{Application, Kind};
+pub use databack::frame::{Cancel, Limits, Outcome, Reason, Slow};
 pub use error::Error;
 pub use link::Link;
+pub use session::{Delivery, Event, Message, Push, Rest, Session, Welcome};
 pub use store::ANNOUNCED;
+pub use stream::Stream;
 pub use xenbus::XENBUS;
 
 /// Which domain has the channels.

@@ -21,16 +21,10 @@ pub trait Link {
     /// [`Error::Events`].
     fn notify(&mut self) -> Result<(), Error>;
 
-    /// Takes note of the events that came, without waiting; then the rings can be looked at.
+    /// Returns when an event came, or the time has; sooner at times. Whatever came before is to be
+    /// seen in the rings then. With a time that is over it only takes note of what came.
     ///
     /// # Errors
     /// [`Error::Gone`] if the other end is no more, and those of the devices.
-    fn refresh(&mut self) -> Result<(), Error>;
-
-    /// Returns when an event came, or the time has; sooner at times. Then comes
-    /// [`refresh`](Self::refresh).
-    ///
-    /// # Errors
-    /// Those of the devices.
     fn wait(&mut self, deadline: Option<Instant>) -> Result<(), Error>;
 }

@@ -191,6 +191,17 @@ impl Asked {
         self.backend
     }
 
+    /// Takes the request back by a connection of its own.
+    pub(crate) fn withdrawal(&self) -> impl Fn() + Send + use<> {
+        let request = self.request.clone();
+        move || {
+            // The program is about to end; there is nobody to be told of a failure.
+            if let Ok(mut store) = Store::open() {
+                let _ = store.0.rm(&request);
+            }
+        }
+    }
+
     /// Waits until the domain has promised a channel: its first page and its port.
     fn answer(&mut self, deadline: Instant, options: &Options) -> Result<(GrantRef, Port), Error> {
         loop {
