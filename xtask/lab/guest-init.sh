@@ -9,6 +9,9 @@ mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
 hostname guest
+while read -r module; do
+    insmod "/lib/modules/$module.ko"
+done </lib/modules/order
 echo "guest: $(uname -r) is up"
 
 run() {

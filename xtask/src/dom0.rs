@@ -62,6 +62,14 @@ const MODULES: [&str; 12] = [
     "bridge",
 ];
 
+/// What the stock Linux guest loads: the devices for channels, and the network's frontend.
+const GUEST_MODULES: [&str; 5] =
+    ["xen-evtchn", "xen-gntdev", "xen-gntalloc", "xen-privcmd", "xen-netfront"];
+
+/// Our programs, for dom0 and for guests.
+const OWN: [&str; 3] = ["converse", "rate", "datafront"];
+const OWN_OF_GUESTS: [&str; 1] = ["datafront"];
+
 /// What a lab puts into its dom0 beside the parts that are always there.
 #[derive(Debug)]
 pub(crate) struct Contents<'a> {
@@ -100,9 +108,9 @@ pub(crate) fn write(
     images(&mut dom0, ws)?;
     if contents.linux {
         dom0.copy("/boot/linux", &tree.linux())?;
-        dom0.file("/boot/guest.img", &linux_guest(tree)?)?;
+        dom0.file("/boot/guest.img", &linux_guest(ws, tree)?)?;
     }
-    modules(&mut dom0, tree)?;
+    modules(&mut dom0, tree, &MODULES)?;
     programs(&mut dom0, ws, tree, contents.with)?;
     dom0.finish()?.flush()?;
     Ok(())
@@ -119,13 +127,13 @@ fn images<W: Write>(dom0: &mut Archive<W>, ws: &Workspace) -> Result<()> {
     Ok(())
 }
 
-fn modules<W: Write>(dom0: &mut Archive<W>, tree: &Tree) -> Result<()> {
+fn modules<W: Write>(archive: &mut Archive<W>, tree: &Tree, names: &[&str]) -> Result<()> {
     let mut order = String::new();
-    for (name, module) in tree.modules(&MODULES)? {
-        dom0.file(&format!("/lib/modules/{name}.ko"), &module)?;
+    for (name, module) in tree.modules(names)? {
+        archive.file(&format!("/lib/modules/{name}.ko"), &module)?;
         order = order + &name + "\n";
     }
-    dom0.file("/lib/modules/order", order.as_bytes())
+    archive.file("/lib/modules/order", order.as_bytes())
 }
 
 /// Everything that runs in dom0; `with` comes from this machine.
@@ -144,12 +152,7 @@ fn programs<W: Write>(
     for path in FILES {
         programs.add(dom0, tree, path, &tree.known(path)?)?;
     }
-    for own in ["converse", "rate"] {
-        let built = ws.built(own);
-        if built.exists() {
-            programs.add(dom0, tree, &format!("/usr/bin/{own}"), &built)?;
-        }
-    }
+    programs.add_own(dom0, ws, tree, &OWN)?;
     for path in with {
         let name = path.file_name().and_then(|name| name.to_str()).context("a file to take")?;
         programs.add(dom0, tree, &format!("/lab/with/{name}"), path)?;
@@ -157,8 +160,8 @@ fn programs<W: Write>(
     programs.libraries(dom0, tree)
 }
 
-/// The initramfs of the stock Linux guest: busybox and the Xenstore commands.
-fn linux_guest(tree: &Tree) -> Result<Vec<u8>> {
+/// The initramfs of the stock Linux guest: busybox, the Xenstore commands, and what has channels.
+fn linux_guest(ws: &Workspace, tree: &Tree) -> Result<Vec<u8>> {
     let mut guest = Archive::new(Vec::new());
     for folder in ["/dev", "/proc", "/sys", "/tmp"] {
         guest.folder(folder)?;
@@ -175,6 +178,10 @@ fn linux_guest(tree: &Tree) -> Result<Vec<u8>> {
     for path in xenstore_commands(tree)? {
         programs.add(&mut guest, tree, &tree.inside(&path)?, &path)?;
     }
+    let proxy = "vchan-socket-proxy";
+    programs.add(&mut guest, tree, &format!("/usr/bin/{proxy}"), &tree.xen_tools().join(proxy))?;
+    programs.add_own(&mut guest, ws, tree, &OWN_OF_GUESTS)?;
+    modules(&mut guest, tree, &GUEST_MODULES)?;
     programs.libraries(&mut guest, tree)?;
     guest.finish()
 }
@@ -198,6 +205,23 @@ impl Programs {
         tree.needs(&bytes, &mut self.libraries)
             .with_context(|| format!("{} cannot run in dom0", source.display()))?;
         archive.file(path, &bytes)
+    }
+
+    /// Adds those of our programs that are built.
+    fn add_own<W: Write>(
+        &mut self,
+        archive: &mut Archive<W>,
+        ws: &Workspace,
+        tree: &Tree,
+        names: &[&str],
+    ) -> Result<()> {
+        for name in names {
+            let built = ws.built(name);
+            if built.exists() {
+                self.add(archive, tree, &format!("/usr/bin/{name}"), &built)?;
+            }
+        }
+        Ok(())
     }
 
     fn libraries<W: Write>(mut self, archive: &mut Archive<W>, tree: &Tree) -> Result<()> {
