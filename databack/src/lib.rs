@@ -9,6 +9,7 @@
 extern crate alloc;
 
 pub mod ask;
+pub mod broker;
 pub mod frame;
 pub mod policy;
 pub mod vchan;

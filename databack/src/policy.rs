@@ -46,6 +46,8 @@ pub enum Act<'a> {
     Serve(&'a str),
     /// Push to this name in this domain.
     Push(&'a Owner, &'a str),
+    /// Push to this name in some domain.
+    PushAnywhere(&'a str),
     /// Publish to this topic.
     Publish(&'a str),
     /// Subscribe with this filter.
@@ -191,12 +193,19 @@ impl Policy {
 }
 
 impl Rights {
+    /// Whether there is a right that needs a channel of services.
+    #[must_use]
+    pub fn any_service(&self) -> bool {
+        self.0.iter().any(|grant| !matches!(**grant, Grant::Stream(_) | Grant::Echo))
+    }
+
     /// Whether `act` is allowed.
     #[must_use]
     pub fn allow(&self, act: Act<'_>) -> bool {
         self.0.iter().any(|grant| match (&**grant, act) {
             (Grant::Serve(pattern), Act::Serve(name))
-            | (Grant::Stream(pattern), Act::Stream(name)) => pattern.matches(name),
+            | (Grant::Stream(pattern), Act::Stream(name))
+            | (Grant::Push(_, pattern), Act::PushAnywhere(name)) => pattern.matches(name),
             (Grant::Push(who, pattern), Act::Push(to, name)) => who.is(to) && pattern.matches(name),
             (Grant::Publish(filter), Act::Publish(topic)) => covers(filter, topic),
             (Grant::Subscribe(wide), Act::Subscribe(filter)) => covers(wide, filter),

@@ -22,6 +22,7 @@
 //! It sends no events: [`End::take_notify`] says when one is due.
 
 use core::fmt;
+use core::ops::Range;
 use core::sync::atomic::{AtomicU8, Ordering, fence};
 
 use xen_sys::page::{PAGE_SIZE, Shared};
@@ -324,6 +325,15 @@ impl<M: Shared> End<M> {
         self.reader.peek(Region::of(&self.memory), bytes)
     }
 
+    /// Copies those of the bytes last found waiting that begin at `skip`, and leaves them there.
+    ///
+    /// # Panics
+    /// If fewer were waiting.
+    #[inline]
+    pub fn copy_out(&self, skip: usize, bytes: &mut [u8]) {
+        self.reader.copy_out(Region::of(&self.memory), skip, bytes);
+    }
+
     /// Frees the first `count` bytes of those last found waiting.
     ///
     /// # Panics
@@ -381,6 +391,28 @@ impl<M: Shared> End<M> {
             to.moved |= OF_BYTES;
         }
         Ok(count)
+    }
+
+    /// Writes `head` and those of the waiting bytes that `range` counts into the ring of another
+    /// channel, with nothing in between; tells whether all of it fitted, else nothing was written.
+    /// The bytes go on waiting here, for others or to be [consumed](Self::consume).
+    ///
+    /// # Errors
+    /// [`BadIndex`] if the other channel has to end.
+    ///
+    /// # Panics
+    /// If `range` goes beyond what was last found waiting.
+    #[inline]
+    pub fn forward<N: Shared>(
+        &self,
+        to: &mut End<N>,
+        head: &[u8],
+        range: Range<usize>,
+    ) -> Result<bool, BadIndex> {
+        let (from, sink) = (Region::of(&self.memory), Region::of(&to.memory));
+        let fits = stream::forward((&self.reader, from), (&mut to.writer, sink), head, range)?;
+        to.moved |= if fits { OF_BYTES } else { 0 };
+        Ok(fits)
     }
 
     /// Gives up to `most` waiting bytes back to whom they came from; tells how many.

@@ -3,6 +3,7 @@
 //! The ends here hold indexes only. Which memory they work on is an argument of each call, so
 //! that whoever owns the page keeps owning it.
 
+use core::ops::Range;
 use core::sync::atomic::Ordering;
 
 use super::shared::Region;
@@ -88,12 +89,24 @@ impl Reader {
     #[inline]
     pub fn peek(&mut self, region: Region<'_>, bytes: &mut [u8]) -> Result<usize, BadIndex> {
         let count = self.available(region)?.min(bytes.len());
-        let [(at, first), (start, rest)] = self.half.runs(self.cons, count);
+        self.copy_out(region, 0, &mut bytes[..count]);
+        Ok(count)
+    }
+
+    /// Copies those of the bytes last found waiting that begin at `skip`, and leaves them there.
+    ///
+    /// # Panics
+    /// If fewer were waiting.
+    #[inline]
+    pub fn copy_out(&self, region: Region<'_>, skip: usize, bytes: &mut [u8]) {
+        let (end, seen) = (skip + bytes.len(), self.waiting as usize);
+        assert!(end <= seen, "{end} bytes copied, {seen} seen");
+        let from = self.cons.wrapping_add(narrow(skip));
+        let [(at, first), (start, rest)] = self.half.runs(from, bytes.len());
         region.copy_out(at, &mut bytes[..first]);
         if rest > 0 {
-            region.copy_out(start, &mut bytes[first..first + rest]);
+            region.copy_out(start, &mut bytes[first..]);
         }
-        Ok(count)
     }
 
     /// Frees the first `count` bytes of those that [`peek`](Self::peek) last found waiting.
@@ -203,8 +216,53 @@ pub fn relay(
     if count == 0 {
         return Ok(0);
     }
-    let mut moved = 0;
-    for (at, len) in reader.half.runs(reader.cons, count) {
+    copy((reader, from), 0, (writer, to), 0, count);
+    writer.advance(to, count);
+    reader.consume(from, count);
+    Ok(count)
+}
+
+/// Writes `head` and then those of the waiting bytes that `range` counts, with nothing in between;
+/// tells whether all of it fitted, else nothing was written. The bytes go on waiting. The consumer
+/// of the other ring sees all at once.
+///
+/// # Errors
+/// [`BadIndex`] of the ring that is written to: whose bytes these are was judged before.
+///
+/// # Panics
+/// If `range` goes beyond what was last found waiting.
+pub fn forward(
+    (reader, from): (&Reader, Region<'_>),
+    (writer, to): (&mut Writer, Region<'_>),
+    head: &[u8],
+    range: Range<usize>,
+) -> Result<bool, BadIndex> {
+    let seen = reader.waiting as usize;
+    assert!(range.end <= seen, "{} bytes forwarded, {seen} seen", range.end);
+    let total = head.len() + range.len();
+    if writer.room(to)? < total {
+        return Ok(false);
+    }
+    let [(at, first), (start, rest)] = writer.half.runs(writer.prod, head.len());
+    to.copy_in(at, &head[..first]);
+    if rest > 0 {
+        to.copy_in(start, &head[first..]);
+    }
+    copy((reader, from), range.start, (writer, to), head.len(), range.len());
+    writer.advance(to, total);
+    Ok(true)
+}
+
+/// Copies `count` bytes from `skip` behind where the reader is to `beyond` where the writer is.
+fn copy(
+    (reader, from): (&Reader, Region<'_>),
+    skip: usize,
+    (writer, to): (&Writer, Region<'_>),
+    beyond: usize,
+    count: usize,
+) {
+    let mut moved = beyond;
+    for (at, len) in reader.half.runs(reader.cons.wrapping_add(narrow(skip)), count) {
         let mut at = at;
         for (to_at, part) in writer.half.runs(writer.prod.wrapping_add(narrow(moved)), len) {
             from.copy_to(at, to, to_at, part);
@@ -212,9 +270,6 @@ pub fn relay(
         }
         moved += len;
     }
-    writer.advance(to, count);
-    reader.consume(from, count);
-    Ok(count)
 }
 
 /// A count of bytes of one ring, whose size is a u32.
@@ -393,6 +448,50 @@ mod tests {
         let bad = BadIndex { prod: 65, cons: 0 };
         assert_eq!(relay((&mut source, from), (&mut sink, to), 9), Err(BadPeer::Source(bad)));
         assert_eq!(to.word(HALF.prod as usize).load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn what_waits_is_forwarded_behind_a_head_and_goes_on_waiting() {
+        for (start, other, skip, count) in [
+            (0, 0, 0, 40),
+            (60, 30, 0, 40),
+            (40, 62, 10, 30),
+            (u32::MAX - 5, 50, 20, 20),
+            (9, 1, 7, 0),
+        ] {
+            let (one, two) = (page_at(start), page_at(other));
+            let (from, to) = (Region::of(&one), Region::of(&two));
+            let bytes: Vec<u8> = (1..=40).collect();
+            Writer::attach(HALF, from).write(from, &bytes).unwrap();
+            let (mut source, mut sink) = (Reader::attach(HALF, from), Writer::attach(HALF, to));
+            source.available(from).unwrap();
+            let range = skip..skip + count;
+            assert_eq!(forward((&source, from), (&mut sink, to), b"head", range.clone()), Ok(true));
+            let mut moved = [0; 64];
+            assert_eq!(Reader::attach(HALF, to).read(to, &mut moved), Ok(4 + count));
+            assert_eq!(moved[..4], *b"head", "{start} {other}");
+            assert_eq!(moved[4..4 + count], bytes[range.clone()], "{start} {other}");
+            assert_eq!(source.available(from), Ok(40), "they wait");
+            let mut copied = vec![0; count];
+            source.copy_out(from, skip, &mut copied);
+            assert_eq!(copied, bytes[range]);
+            // The other ring is read by an attached end only: 64 - 4 - count bytes are left.
+            sink.write(to, &[0; 64]).unwrap();
+            assert_eq!(forward((&source, from), (&mut sink, to), &[9; 64], 0..1), Ok(false));
+        }
+    }
+
+    #[test]
+    #[should_panic = "6 bytes forwarded, 5 seen"]
+    fn forwarding_more_than_was_seen_is_our_mistake() {
+        let (one, two) = (page_at(0), page_at(0));
+        let (from, to) = (Region::of(&one), Region::of(&two));
+        Writer::attach(HALF, from).write(from, b"waits").unwrap();
+        let (mut source, mut sink) = (Reader::attach(HALF, from), Writer::attach(HALF, to));
+        assert_eq!(source.available(from), Ok(5));
+        // The producer claims more in between: it is not looked at again.
+        from.word(HALF.prod as usize).store(6, Ordering::Relaxed);
+        let _ = forward((&source, from), (&mut sink, to), b"", 0..6);
     }
 
     #[test]

@@ -1,0 +1,179 @@
+//! What a front may say, and what is done about it.
+
+use core::fmt::Write;
+use core::time::Duration;
+
+use xen_sys::page::Shared;
+
+use super::session::Sink;
+use super::{Broker, ChannelId, Name, Violation};
+use crate::frame::{Call, Limits, Notice, PAYLOAD_MAX, REPLY_MAX, Reason, VERSION, is_name};
+use crate::policy::Act;
+
+impl<M: Shared> Broker<M> {
+    /// Does what a call asks for. There is room for its answer. Where its payload goes.
+    pub(super) fn take_call(
+        &mut self,
+        id: ChannelId,
+        call: Call<'_>,
+        payload: u32,
+        now: Duration,
+    ) -> Result<Sink, Violation> {
+        let greeted = self.session(id).is_some_and(|session| session.greeted);
+        let greets = matches!(call, Call::Hello { .. });
+        if greeted == greets {
+            return Err(Violation::Greeting);
+        }
+        if payload > most_payload(&call) {
+            return Err(Violation::Payload);
+        }
+        match call {
+            Call::Hello { version, features: _ } => self.greet(id, version)?,
+            Call::Serve { name } => {
+                let notice = match self.add_service(id, name) {
+                    Ok(()) => Notice::Served { name },
+                    Err(reason) => Notice::NotServed { name: shown(name), reason },
+                };
+                self.answer(id, &notice, &[])?;
+            }
+            Call::Unserve { name } => {
+                self.remove_service(id, name);
+                self.answer(
+                    id,
+                    &Notice::NotServed { name: shown(name), reason: Reason::Asked },
+                    &[],
+                )?;
+            }
+            Call::Push { id: push, domain, name, len, timeout_ms } => {
+                let block = super::push::Block { id: push, domain, name, len, timeout_ms };
+                return self.start_push(id, &block, payload, now);
+            }
+            Call::PushData { id: push } => return self.continue_push(id, push, payload),
+            Call::PushCancel { id: push } => self.cancel_push(id, push),
+            Call::Done { id: delivery, flag } => {
+                let word = crate::frame::Outcome::Done { flag };
+                return Ok(self.start_word(id, delivery, word, payload));
+            }
+            Call::Reject { id: delivery } => {
+                let word = crate::frame::Outcome::Rejected;
+                return Ok(self.start_word(id, delivery, word, payload));
+            }
+            Call::Publish { id: publish, .. } => {
+                self.answer(
+                    id,
+                    &Notice::NotPublished { id: publish, reason: Reason::Denied },
+                    &[],
+                )?;
+            }
+            Call::Subscribe { id: subscription, .. } | Call::Unsubscribe { id: subscription } => {
+                self.answer(id, &Notice::Ended { id: subscription, reason: Reason::Denied }, &[])?;
+            }
+            Call::Credit { .. } => {}
+            Call::Status => self.tell_status(id)?,
+            Call::Ping { cookie } => self.answer(id, &Notice::Pong { cookie }, &[])?,
+        }
+        Ok(Sink::Nobody)
+    }
+
+    /// Writes an answer for which there is room.
+    pub(super) fn answer(
+        &mut self,
+        id: ChannelId,
+        notice: &Notice<'_>,
+        payload: &[u8],
+    ) -> Result<(), Violation> {
+        let Some(channel) = self.channels.find_mut(id.0) else { return Ok(()) };
+        channel.put(notice, payload)?;
+        Ok(())
+    }
+
+    fn greet(&mut self, id: ChannelId, version: u16) -> Result<(), Violation> {
+        if version == 0 {
+            return Err(Violation::Greeting);
+        }
+        let limits = self.limits;
+        let Some(channel) = self.channels.find_mut(id.0) else { return Ok(()) };
+        let domain = channel.domain.raw();
+        let Some(session) = channel.session() else { return Ok(()) };
+        session.greeted = true;
+        let limits = Limits {
+            window: session.window,
+            message: PAYLOAD_MAX,
+            pushes: limits.pushes,
+            publishes: limits.publishes,
+            services: limits.services,
+            subscriptions: u16::try_from(limits.subscriptions).unwrap_or(u16::MAX),
+        };
+        let version = version.min(VERSION);
+        self.answer(id, &Notice::Hello { version, features: 0, domain, limits }, &[])
+    }
+
+    fn add_service(&mut self, id: ChannelId, name: &str) -> Result<(), Reason> {
+        if !is_name(name) {
+            return Err(Reason::BadName);
+        }
+        let most = usize::from(self.limits.services);
+        let Some(channel) = self.channels.find_mut(id.0) else { return Err(Reason::Denied) };
+        let domain = channel.domain;
+        let account = self.accounts.find(domain).ok_or(Reason::Denied)?;
+        if !account.rights.allow(Act::Serve(name)) {
+            return Err(Reason::Denied);
+        }
+        let session = channel.session().ok_or(Reason::Denied)?;
+        if session.services.len() >= most {
+            return Err(Reason::TooMany);
+        }
+        session.services.try_reserve(1).map_err(|_| Reason::NoMemory)?;
+        let name = Name::try_from(name).map_err(|_| Reason::BadName)?;
+        self.services.add(&name, domain, id)?;
+        session.services.push(name);
+        Ok(())
+    }
+
+    fn remove_service(&mut self, id: ChannelId, name: &str) {
+        let Some(domain) = self.domain_of(id) else { return };
+        if self.services.remove(name, domain, id)
+            && let Some(session) = self.session(id)
+        {
+            session.services.retain(|other| other != name);
+        }
+    }
+
+    fn tell_status(&mut self, id: ChannelId) -> Result<(), Violation> {
+        let Some(domain) = self.domain_of(id) else { return Ok(()) };
+        let mut text = heapless::String::<{ REPLY_MAX as usize }>::new();
+        // Text that does not fit is cut: it is for a human.
+        let _ = self.write_status(&mut text, Some(domain));
+        self.answer(id, &Notice::Status, text.as_bytes())
+    }
+
+    /// Writes what goes on, for a human: all of it.
+    ///
+    /// # Errors
+    /// What `out` gives.
+    pub fn status(&self, out: &mut impl Write) -> core::fmt::Result {
+        self.write_status(out, None)
+    }
+}
+
+/// The name of an answer: what cannot be a name is not repeated.
+fn shown(name: &str) -> &str {
+    if is_name(name) { name } else { "" }
+}
+
+/// The longest payload that a call has.
+const fn most_payload(call: &Call<'_>) -> u32 {
+    match call {
+        Call::Push { .. } | Call::PushData { .. } | Call::Publish { .. } => PAYLOAD_MAX,
+        Call::Done { .. } | Call::Reject { .. } => REPLY_MAX,
+        Call::Hello { .. }
+        | Call::Serve { .. }
+        | Call::Unserve { .. }
+        | Call::PushCancel { .. }
+        | Call::Subscribe { .. }
+        | Call::Unsubscribe { .. }
+        | Call::Credit { .. }
+        | Call::Status
+        | Call::Ping { .. } => 0,
+    }
+}
