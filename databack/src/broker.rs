@@ -332,6 +332,12 @@ impl<M: Shared> Broker<M> {
         self.ended.pop_front()
     }
 
+    /// Whether a channel's client is there.
+    #[must_use]
+    pub fn peer(&self, id: ChannelId) -> Option<Peer> {
+        self.channels.find(id.0).map(|channel| channel.end.peer())
+    }
+
     /// Whose a channel is.
     #[must_use]
     pub fn owner(&self, id: ChannelId) -> Option<&Owner> {

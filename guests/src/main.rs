@@ -21,6 +21,8 @@
 
 extern crate alloc;
 
+mod blocks;
+mod channel;
 mod echo;
 mod honest;
 mod hostile;
@@ -58,6 +60,12 @@ fn main(boot: &'static BootInfo) -> ! {
         Some("meter") => meter::run(&platform),
         Some("echo") => echo::run(&platform),
         Some("relay") => relay::run(&platform),
+        Some(act) if let Some(backend) = act.strip_prefix("take-blocks=") => {
+            blocks::take(&platform, backend)
+        }
+        Some(act) if let Some(backend) = act.strip_prefix("push-blocks=") => {
+            blocks::push(&platform, backend)
+        }
         Some(act) => hostile::run(&platform, act, then),
     }
 }

@@ -1,59 +1,133 @@
-//! The data role: a domain among others, known by what it publishes in the host's Xenstore.
+//! The data role: a domain among others that moves data between them, known by what it publishes
+//! in the host's Xenstore.
+//!
+//! While it waits for an answer of the store it serves its channels: so a store that is slow, or
+//! gone, delays only what is asked of it.
 
+mod rules;
+mod traffic;
+
+use core::cell::RefCell;
+use core::convert::Infallible;
 use core::time::Duration;
 
+use databack::broker::{ChannelId, Ended};
 use embedded_io::{Read, ReadReady, Write};
+use stubdom::asks::{Asks, End};
 use stubdom::own_store;
 use stubdom::platform::{Platform, VERSION, refuse};
-use xen_sys::clock::{self, SystemTime};
-use xen_sys::event::Virq;
-use xen_sys::sched;
+use xen_pvh_boot::BootInfo;
+use xen_sys::clock::SystemTime;
+use xen_sys::event::{self, Virq};
+use xen_sys::grant::GrantTable;
+use xen_sys::sched::{self, Reason};
+use xen_sys::{cpuid, param};
+use xenstore_core::DomId;
 use xenstore_core::client::{Client, Failure, Nodes};
 
-/// How often the uptime is published.
-const UPTIME_PERIOD: Duration = Duration::from_secs(10);
+use rules::Rules;
+use traffic::{ByRequest, Traffic};
+
+/// How often the uptime is published, and what no event tells is looked after.
+const PERIOD: Duration = Duration::from_secs(10);
 
 /// Runs until the toolstack asks for the end.
-pub(crate) fn run(platform: &Platform) -> ! {
-    let Some(mut store) = own_store::connect(platform) else {
+pub(crate) fn run(platform: &Platform, boot: &'static BootInfo) -> ! {
+    let Some(store_port) = param::store_port() else {
         refuse(format_args!("no Xenstore ring was given, and no --event to serve one"));
     };
-    let Err(failure) = serve(platform, &mut store);
+    let grants = GrantTable::open(platform.window).unwrap_or_else(|error| {
+        refuse(format_args!("no grant table: {error:?}"));
+    });
+    let timer = platform.events.borrow_mut().bind_virq(Virq::Timer);
+    if let Err(error) = &timer {
+        log::warn!("no timer, so nothing times out and the uptime stands still: {error}");
+    }
+    let traffic = RefCell::new(Traffic::new(platform, store_port, grants));
+    let store = own_store::connect_waiting(platform, || traffic.borrow_mut().wait_for_store());
+    let Some(mut store) = store else {
+        refuse(format_args!("the Xenstore ring that was given cannot be used"));
+    };
+    let Err(failure) = serve(platform, boot, &traffic, &mut store);
     refuse(format_args!("{failure:?}"));
 }
 
+/// Serves until the connection to the store fails.
 fn serve<T: Read + Write + ReadReady>(
     platform: &Platform,
+    boot: &'static BootInfo,
+    traffic: &RefCell<Traffic<'_>>,
     store: &mut Client<T>,
-) -> Result<core::convert::Infallible, Failure<T::Error>> {
-    let started = platform.clock.now();
+) -> Result<Infallible, Failure<T::Error>> {
     publish(platform, store)?;
     own_store::accept_orders(store)?;
+    let rules = Rules::begin(store, boot, platform)?;
+    let mut asks = Asks::begin(store, own_domid())?;
     log::info!("data role ready");
 
-    let timer = platform.events.borrow_mut().bind_virq(Virq::Timer);
-    if let Err(error) = &timer {
-        log::warn!("no timer, so the uptime stands still: {error}");
-    }
-    let mut next_uptime = SystemTime::default();
+    let mut next = platform.clock.now();
     loop {
-        while store.poll_event()?.is_some() {
-            if let Some(reason) = own_store::take_order(store)? {
-                log::info!("asked for {reason:?}");
-                sched::shutdown(reason);
+        let mut busy = false;
+        while let Some(event) = store.poll_event()? {
+            busy = true;
+            match event.token() {
+                Asks::<ChannelId>::TOKEN => {
+                    asks.heard(store, &mut ByRequest(traffic), event.path())?
+                }
+                Rules::TOKEN => {
+                    if let Some(policy) = rules.read(store)? {
+                        traffic.borrow_mut().broker().set_policy(policy);
+                    }
+                }
+                _ => obey(own_store::take_order(store)?),
             }
+        }
+        while let Some((id, ended)) = next_ended(traffic) {
+            busy = true;
+            let end = match ended {
+                Ended::Closed | Ended::Partner => End::Left,
+                Ended::Denied | Ended::Violation(_) => End::Broken,
+            };
+            asks.ended(store, &mut ByRequest(traffic), id, end)?;
         }
         let now = platform.clock.now();
-        if now >= next_uptime {
-            let seconds = alloc::format!("{}", now.since(started).as_secs());
-            store.write("data/uptime", seconds.as_bytes())?;
-            next_uptime = now.after(UPTIME_PERIOD);
-            if let Err(error) = clock::set_timer(Some(next_uptime)) {
-                log::warn!("no timer: {error}");
-            }
+        if now >= next {
+            busy = true;
+            next = now.after(PERIOD);
+            look_after(traffic, next);
+            let uptime = alloc::format!("{}", traffic.borrow().now().as_secs());
+            store.write("data/uptime", uptime.as_bytes())?;
         }
-        platform.wait();
+        if !busy {
+            traffic.borrow_mut().wait();
+        }
     }
+}
+
+fn next_ended(traffic: &RefCell<Traffic<'_>>) -> Option<(ChannelId, Ended)> {
+    traffic.borrow_mut().next_ended()
+}
+
+/// What no event tells is looked after from time to time.
+fn look_after(traffic: &RefCell<Traffic<'_>>, next: SystemTime) {
+    let mut traffic = traffic.borrow_mut();
+    traffic.wake_at(next);
+    traffic.look_after();
+}
+
+fn obey(order: Option<Reason>) {
+    if let Some(reason) = order {
+        log::info!("asked for {reason:?}");
+        sched::shutdown(reason);
+    }
+}
+
+fn own_domid() -> DomId {
+    let own = match cpuid::Xen::find().and_then(|xen| xen.domid()) {
+        Some(domain) => domain,
+        None => event::own_domid().expect("this domain's id"),
+    };
+    DomId(own.raw())
 }
 
 /// Says who is here.

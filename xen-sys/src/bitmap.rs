@@ -41,6 +41,29 @@ impl Bitmap {
         Some(word * 64 + bit)
     }
 
+    /// Takes the lowest `count` free numbers that follow each other; gives the first. Looks at each
+    /// number: for what is set up once.
+    pub(crate) fn take_run(&mut self, count: usize) -> Option<usize> {
+        let mut run = 0;
+        let last = (0..Self::CAPACITY).find(|&number| {
+            run = if self.is_free(number) { run + 1 } else { 0 };
+            run == count
+        })?;
+        let first = last + 1 - count;
+        for number in first..=last {
+            let word = number / 64;
+            self.words[word] &= !(1 << (number % 64));
+            if self.words[word] == 0 {
+                self.summary[word / 64] &= !(1 << (word % 64));
+            }
+        }
+        Some(first)
+    }
+
+    const fn is_free(&self, number: usize) -> bool {
+        self.words[number / 64] & 1 << (number % 64) != 0
+    }
+
     /// Makes a taken number free again.
     ///
     /// # Panics
@@ -66,6 +89,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_run_is_the_lowest_that_is_long_enough() {
+        let mut bitmap = Bitmap::with_free(10..200);
+        while bitmap.take() != Some(70) {}
+        (10..70).filter(|&number| number != 12).for_each(|number| bitmap.free(number));
+        assert_eq!(bitmap.take_run(3), Some(13), "10 to 11 are too few");
+        assert_eq!(bitmap.take_run(60), Some(71), "16 to 69 are too few");
+        assert_eq!(bitmap.take_run(100), None);
+        assert_eq!(bitmap.take(), Some(10), "what was passed over is still free");
+        assert_eq!(bitmap.count_free(), 190 - 2 - 3 - 60 - 1);
+    }
 
     proptest! {
         #[test]

@@ -4,6 +4,7 @@
 //! a look at the ring: `guest: ring error E, N bytes of answer`. One that does not end goes on
 //! until the domain is destroyed, or until `then=` is due.
 
+mod channels;
 mod quotas;
 mod requests;
 mod rings;
@@ -88,6 +89,11 @@ pub(crate) fn run(platform: &Platform, act: &str, then: Option<&str>) -> ! {
         "deep" => requests::deep(&mut attack),
         "abandon" => requests::abandon(&mut attack),
         "replay" => requests::replay(&mut attack),
+        "channel-flip" => channels::flip(&attack, &mut store, argument),
+        "channel-halves" => channels::halves(&attack, &mut store, argument),
+        "channel-deaf" => channels::deaf(&attack, &mut store, argument),
+        "channel-storm" => channels::storm(&attack, &mut store, argument),
+        "channel-again" => channels::again(&attack, &mut store, argument),
         "quotas" => {
             quotas::fill(&mut store);
             while attack.goes_on() {

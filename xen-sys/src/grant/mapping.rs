@@ -1,12 +1,13 @@
 //! Foreign pages in our address space.
 
+use alloc::vec::Vec;
 use core::fmt;
 use core::mem::offset_of;
 use core::ptr::NonNull;
 
 use super::{GfnWindow, Status, TRIES, UNWRITTEN, run};
 use crate::ids::{DomId, Errno, Gfn, GrantRef};
-use crate::page::Shared;
+use crate::page::{PAGE_SIZE, Shared};
 use crate::ring::shared::Region;
 use crate::sched;
 
@@ -107,6 +108,17 @@ impl GrantMapping {
         flags: u32,
     ) -> Result<Self, MapError> {
         let frame = window.take().ok_or(MapError::WindowFull)?;
+        Self::map_at(window, frame, granter, reference, flags)
+    }
+
+    /// Maps at a frame that was taken from the window, and given back if it fails.
+    fn map_at(
+        window: &'static GfnWindow,
+        frame: Gfn,
+        granter: DomId,
+        reference: GrantRef,
+        flags: u32,
+    ) -> Result<Self, MapError> {
         let mut operation = [Map {
             host_addr: frame.address(),
             flags,
@@ -170,6 +182,48 @@ unsafe impl Shared for GrantMapping {
     fn base(&self) -> NonNull<u8> {
         // Frames of the window lie above RAM, so never at 0.
         NonNull::new(self.frame.pointer()).unwrap_or(NonNull::dangling())
+    }
+}
+
+/// Pages of another domain's, mapped one behind the other for reading and writing until dropped.
+#[derive(Debug)]
+pub struct GrantRange(Vec<GrantMapping>);
+
+impl GrantRange {
+    /// Maps what `granter` grants as `references`, in their order.
+    ///
+    /// # Errors
+    /// As [`MapError`] lists; then none is mapped.
+    pub fn map(
+        window: &'static GfnWindow,
+        granter: DomId,
+        references: &[GrantRef],
+    ) -> Result<Self, MapError> {
+        let first = window.take_run(references.len()).ok_or(MapError::WindowFull)?;
+        let mut frames = (0..references.len() as u64).map(|number| Gfn(first.0 + number));
+        let mut mapped = Vec::with_capacity(references.len());
+        for (&reference, frame) in references.iter().zip(frames.by_ref()) {
+            match GrantMapping::map_at(window, frame, granter, reference, HOST_MAP) {
+                Ok(mapping) => mapped.push(mapping),
+                Err(error) => {
+                    frames.for_each(|frame| window.give_back(frame));
+                    return Err(error);
+                }
+            }
+        }
+        Ok(Self(mapped))
+    }
+}
+
+// SAFETY: whole pages, mapped readable and writable one behind the other until `drop`, and touched
+// by no one here but through `Shared`. A range of none has no bytes.
+unsafe impl Shared for GrantRange {
+    fn base(&self) -> NonNull<u8> {
+        self.0.first().map_or(NonNull::dangling(), GrantMapping::base)
+    }
+
+    fn len(&self) -> usize {
+        self.0.len() * PAGE_SIZE
     }
 }
 
@@ -266,6 +320,35 @@ mod tests {
         let seen = xen(&[-12; 1000], 0);
         assert_eq!(map(window).unwrap_err(), MapError::Refused(Status::Again));
         assert_eq!(seen.borrow().len(), TRIES);
+        assert_eq!(window.count_free(), 4);
+    }
+
+    #[test]
+    fn a_range_lies_in_one_piece_and_goes_as_a_whole() {
+        let (seen, window) = (xen(&[], 0), window());
+        let hole = map(window).unwrap();
+        let one = map(window).unwrap();
+        drop(hole);
+        let granter = DomId::new(5).unwrap();
+        let range = GrantRange::map(window, granter, &[GrantRef::XENSTORE; 2]).unwrap();
+        assert_eq!(range.len(), 2 * PAGE_SIZE);
+        let maps: Vec<u64> =
+            seen.borrow().iter().filter(|(unmap, _)| *unmap == 0).map(|(_, at)| *at).collect();
+        assert_eq!(maps, [0xc0000, 0xc0001, 0xc0002, 0xc0003], "the hole is too small");
+        drop((one, range));
+        assert_eq!(window.count_free(), 4);
+        assert_eq!(
+            GrantRange::map(window, granter, &[GrantRef::XENSTORE; 5]).unwrap_err(),
+            MapError::WindowFull
+        );
+    }
+
+    #[test]
+    fn of_a_range_that_is_refused_nothing_stays() {
+        let (_, window) = (xen(&[0, -3], 0), window());
+        let refused =
+            GrantRange::map(window, DomId::new(5).unwrap(), &[GrantRef::XENSTORE; 3]).unwrap_err();
+        assert_eq!(refused, MapError::Refused(Status::BadReference));
         assert_eq!(window.count_free(), 4);
     }
 

@@ -21,7 +21,7 @@ mod mapping;
 mod table;
 mod window;
 
-pub use mapping::{GrantMapping, MapError, ReadOnlyMapping};
+pub use mapping::{GrantMapping, GrantRange, MapError, ReadOnlyMapping};
 pub use table::{Access, GrantError, GrantTable, Granted, OpenError};
 pub use window::{ClaimError, GfnWindow};
 

@@ -62,6 +62,11 @@ impl GfnWindow {
         self.free.borrow_mut().take().map(|number| Gfn(self.first + number as u64))
     }
 
+    /// Takes the lowest `count` free frames that follow each other; gives the first.
+    pub(crate) fn take_run(&self, count: usize) -> Option<Gfn> {
+        self.free.borrow_mut().take_run(count).map(|number| Gfn(self.first + number as u64))
+    }
+
     /// Returns a frame that [`take`](Self::take) gave and that is a hole again.
     pub(crate) fn give_back(&self, frame: Gfn) {
         #[expect(clippy::cast_possible_truncation, reason = "usize has 64 bits here")]

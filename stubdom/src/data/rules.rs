@@ -1,0 +1,85 @@
+//! Where the policy comes from: a boot module, and nodes that only dom0 can write.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use databack::policy::Policy;
+use embedded_io::{Read, Write};
+use stubdom::platform::Platform;
+use xen_pvh_boot::BootInfo;
+use xen_sys::page::PAGE_SIZE;
+use xenstore_core::client::{Client, Failure, Nodes};
+
+/// Below it each node is a piece of the policy.
+const POLICY: &str = "data/policy";
+/// What is wrong with the policy, if something is.
+const POLICY_ERROR: &str = "data/policy-error";
+
+/// The sources of the policy.
+pub(super) struct Rules {
+    module: Option<&'static [u8]>,
+}
+
+impl Rules {
+    /// The token of the watch that [`begin`](Self::begin) sets.
+    pub(super) const TOKEN: &'static str = "policy";
+
+    /// Finds the boot module, and watches the nodes.
+    pub(super) fn begin<T: Read + Write>(
+        store: &mut Client<T>,
+        boot: &'static BootInfo,
+        platform: &Platform,
+    ) -> Result<Self, Failure<T::Error>> {
+        let module = boot.module(0, platform.memory / PAGE_SIZE as u64);
+        store.mkdir(POLICY)?;
+        store.watch(POLICY, Self::TOKEN)?;
+        Ok(Self { module })
+    }
+
+    /// Reads all of it anew. With anything wrong in it, which is told in the log and in a node of
+    /// its own, there is no new policy.
+    pub(super) fn read<T: Read + Write>(
+        &self,
+        store: &mut Client<T>,
+    ) -> Result<Option<Policy>, Failure<T::Error>> {
+        let mut texts: Vec<(String, Vec<u8>)> = Vec::new();
+        texts.extend(self.module.map(|text| (String::from("boot module"), text.to_vec())));
+        let mut names = store.directory(POLICY).or_else(none_if_refused)?;
+        names.sort_unstable();
+        for name in names {
+            let path = format!("{POLICY}/{name}");
+            texts.push((path.clone(), store.read(&path).or_else(none_if_refused)?));
+        }
+        let parsed = policy_of(&texts);
+        match &parsed {
+            Ok(policy) => {
+                log::info!("the policy has {} rules", policy.len());
+                store.rm(POLICY_ERROR).or_else(none_if_refused)?;
+            }
+            Err(wrong) => {
+                log::error!("the policy stays as it was: {wrong}");
+                store.write(POLICY_ERROR, wrong.as_bytes()).or_else(none_if_refused)?;
+            }
+        }
+        Ok(parsed.ok())
+    }
+}
+
+/// All texts as one policy, or what is wrong in which of them.
+fn policy_of(texts: &[(String, Vec<u8>)]) -> Result<Policy, String> {
+    let mut policy = Policy::default();
+    for (place, text) in texts {
+        let text = str::from_utf8(text).map_err(|_| format!("{place}: this is not text"))?;
+        policy.add(text).map_err(|error| format!("{place}:{error}"))?;
+    }
+    Ok(policy)
+}
+
+/// What dom0 removes or forbids meanwhile is not there.
+fn none_if_refused<V: Default, E>(failure: Failure<E>) -> Result<V, Failure<E>> {
+    match failure {
+        Failure::Answer(_) => Ok(V::default()),
+        failure => Err(failure),
+    }
+}

@@ -1,0 +1,313 @@
+//! The channels: their memory, their ports, and the turns in which the broker serves them.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+use core::cell::RefCell;
+use core::fmt;
+use core::time::Duration;
+
+use databack::ask::Ask;
+use databack::broker::{self, Broker, ChannelId, Ended};
+use databack::policy::Owner;
+use databack::vchan::{self, Peer};
+use stubdom::asks::{Endpoint, Endpoints};
+use stubdom::platform::Platform;
+use xen_pvh_boot::idle;
+use xen_sys::clock::{self, SystemTime};
+use xen_sys::event::{Channel, Status};
+use xen_sys::grant::{Access, GrantError, GrantTable, Granted};
+use xen_sys::ids::{DomId, Errno, Port};
+use xen_sys::page::OwnPages;
+use xenstore_core::DomId as StoreDomId;
+
+/// What there was besides the channels' events.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seen {
+    /// Something at the store's ring.
+    pub(super) store: bool,
+    /// A deadline has passed.
+    pub(super) deadline: bool,
+}
+
+/// Every channel, and what waits to be done for them.
+pub(super) struct Traffic<'a> {
+    platform: &'a Platform,
+    store: Port,
+    grants: &'static GrantTable,
+    broker: Broker<Granted>,
+    lines: BTreeMap<ChannelId, Line>,
+    ports: BTreeMap<Port, ChannelId>,
+    /// Channels with something to do, each once.
+    ready: VecDeque<ChannelId>,
+    ended: VecDeque<(ChannelId, Ended)>,
+    /// Pages that somebody still maps though their channel is gone.
+    lingering: Vec<(DomId, Granted)>,
+    started: SystemTime,
+    /// When the broker wants to be called.
+    due: Option<Duration>,
+    /// When the owner of all this wants to.
+    alarm: SystemTime,
+    /// When Xen was asked for an event.
+    timer: Option<SystemTime>,
+}
+
+impl<'a> Traffic<'a> {
+    pub(super) fn new(platform: &'a Platform, store: Port, grants: &'static GrantTable) -> Self {
+        Self {
+            platform,
+            store,
+            grants,
+            broker: Broker::new(broker::Limits::default()),
+            lines: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            ready: VecDeque::new(),
+            ended: VecDeque::new(),
+            lingering: Vec::new(),
+            started: platform.clock.now(),
+            due: None,
+            alarm: SystemTime::default(),
+            timer: None,
+        }
+    }
+
+    /// The broker, to be told or asked what needs no ring.
+    pub(super) fn broker(&mut self) -> &mut Broker<Granted> {
+        &mut self.broker
+    }
+
+    /// How long this domain has been at work.
+    pub(super) fn now(&self) -> Duration {
+        self.platform.clock.now().since(self.started)
+    }
+
+    /// From then on [`wait`](Self::wait) returns.
+    pub(super) fn wake_at(&mut self, alarm: SystemTime) {
+        self.alarm = alarm;
+    }
+
+    /// Serves channels until there is something else to do: at the store's ring, by the clock, or
+    /// for a channel that has ended.
+    pub(super) fn wait(&mut self) -> Seen {
+        loop {
+            let seen = self.turn();
+            if seen.store || seen.deadline || !self.ended.is_empty() {
+                return seen;
+            }
+            self.sleep();
+        }
+    }
+
+    /// Serves channels until there is something at the store's ring.
+    pub(super) fn wait_for_store(&mut self) {
+        while !self.turn().store {
+            self.sleep();
+        }
+    }
+
+    /// A channel that has ended by itself and is to be closed.
+    pub(super) fn next_ended(&mut self) -> Option<(ChannelId, Ended)> {
+        self.ended.pop_front()
+    }
+
+    /// Looks after what no event tells: clients whose domain went without a word, and pages that
+    /// were still mapped.
+    pub(super) fn look_after(&mut self) {
+        for (&id, line) in &self.lines {
+            // A client that was there and closed, or died, leaves the port waiting again.
+            let left = matches!(line.channel.status(), Ok(Status::Unbound(_)));
+            if left && self.broker.peer(id) == Some(Peer::Here) {
+                self.ended.push_back((id, Ended::Closed));
+            }
+        }
+        let lingering = core::mem::take(&mut self.lingering);
+        for (domain, granted) in lingering {
+            self.give_back(domain, granted);
+        }
+    }
+
+    /// Takes the events that are pending and gives each channel that has something to do a turn.
+    fn turn(&mut self) -> Seen {
+        let mut seen = Seen::default();
+        let mut events = self.platform.events.borrow_mut();
+        while let Some(port) = events.next() {
+            if port == self.store {
+                seen.store = true;
+            } else if let Some(&id) = self.ports.get(&port) {
+                enlist(&mut self.ready, &mut self.lines, id);
+            }
+        }
+        drop(events);
+        let now = self.now();
+        if self.due.is_some_and(|due| due <= now) {
+            self.due = self.broker.tick(now);
+        }
+        for _ in 0..self.ready.len() {
+            let Some(id) = self.ready.pop_front() else { break };
+            if let Some(line) = self.lines.get_mut(&id) {
+                line.is_ready = false;
+            }
+            if self.broker.serve(id, now) {
+                enlist(&mut self.ready, &mut self.lines, id);
+            }
+        }
+        self.settle(now);
+        seen.deadline = self.platform.clock.now() >= self.alarm;
+        seen
+    }
+
+    /// Sends what events are due, and notes who has ended and until when all may sleep.
+    fn settle(&mut self, now: Duration) {
+        while let Some(id) = self.broker.next_notification() {
+            if let Some(line) = self.lines.get(&id) {
+                line.channel.notify();
+            }
+        }
+        while let Some((id, ended)) = self.broker.next_ended() {
+            if let Some(owner) = self.broker.owner(id) {
+                log::info!("a channel of domain {} has ended: {ended}", owner.domain);
+            }
+            self.ended.push_back((id, ended));
+        }
+        self.due = self.broker.tick(now);
+    }
+
+    fn sleep(&mut self) {
+        if !self.ready.is_empty() || !self.platform.events.borrow().nothing_pending() {
+            return;
+        }
+        let due = self.due.map(|due| self.started.after(due));
+        let next = due.map_or(self.alarm, |due| due.min(self.alarm));
+        if self.timer != Some(next) {
+            if let Err(error) = clock::set_timer(Some(next)) {
+                log::warn!("no timer: {error}");
+            }
+            self.timer = Some(next);
+        }
+        idle();
+    }
+
+    fn give_back(&mut self, domain: DomId, granted: Granted) {
+        if let Err(mapped) = granted.end() {
+            self.lingering.push((domain, mapped));
+        }
+    }
+
+    fn make(&mut self, owner: Owner, ask: &Ask) -> Result<Endpoint<ChannelId>, Refusal> {
+        self.broker.admit(&owner, &ask.kind, ask.sizes)?;
+        let domain = owner.domain;
+        if self.lingering.iter().filter(|(whose, _)| *whose == domain).count() >= LINGERING_MAX {
+            return Err(Refusal::Lingering);
+        }
+        let pages = OwnPages::zeroed(ask.sizes.pages()).ok_or(Refusal::NoMemory)?;
+        let granted = self.grants.grant(domain, pages, Access::ReadWrite)?;
+        let references: Vec<u32> =
+            granted.references().iter().map(|reference| reference.0).collect();
+        let (&ring, rest) = granted.references().split_first().ok_or(Refusal::NoMemory)?;
+        let rest = &references[references.len() - rest.len()..];
+        let line = self.platform.events.borrow_mut().alloc_unbound(domain)?;
+        let end = vchan::End::serve(granted, ask.sizes, rest.iter().copied());
+        let opened = self.broker.open(owner, ask.kind.clone(), end);
+        let id = opened.map_err(|_| broker::Refusal::NoMemory)?;
+        let port = line.port();
+        self.ports.insert(port, id);
+        self.lines.insert(id, Line { channel: line, is_ready: false });
+        Ok(Endpoint { id, ring, port })
+    }
+
+    fn end(&mut self, id: ChannelId) {
+        let line = self.lines.remove(&id);
+        let owner = self.broker.owner(id).map(|owner| owner.domain);
+        if let (Some(owner), Some(mut end)) = (owner, self.broker.close(id)) {
+            end.close();
+            if let Some(line) = &line {
+                line.channel.notify();
+            }
+            self.give_back(owner, end.into_memory());
+        }
+        if let Some(line) = line {
+            self.ports.remove(&line.channel.port());
+        }
+        // Whom it concerns hears of it now.
+        self.settle(self.now());
+    }
+}
+
+/// How many channels' pages a domain may keep mapped though their channel is gone.
+const LINGERING_MAX: usize = 4;
+
+/// A channel's events.
+struct Line {
+    channel: Channel,
+    /// It is among those with something to do.
+    is_ready: bool,
+}
+
+fn enlist(ready: &mut VecDeque<ChannelId>, lines: &mut BTreeMap<ChannelId, Line>, id: ChannelId) {
+    if let Some(line) = lines.get_mut(&id).filter(|line| !line.is_ready) {
+        line.is_ready = true;
+        ready.push_back(id);
+    }
+}
+
+/// Why there is no channel.
+pub(super) enum Refusal {
+    Broker(broker::Refusal),
+    NoMemory,
+    Grant(GrantError),
+    Port(Errno),
+    Lingering,
+}
+
+impl From<broker::Refusal> for Refusal {
+    fn from(refusal: broker::Refusal) -> Self {
+        Self::Broker(refusal)
+    }
+}
+
+impl From<GrantError> for Refusal {
+    fn from(error: GrantError) -> Self {
+        Self::Grant(error)
+    }
+}
+
+impl From<Errno> for Refusal {
+    fn from(error: Errno) -> Self {
+        Self::Port(error)
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Broker(refusal) => refusal.fmt(f),
+            Self::NoMemory => f.write_str("no memory for its rings"),
+            Self::Grant(error) => write!(f, "its rings cannot be granted: {error}"),
+            Self::Port(error) => write!(f, "no event channel: {error}"),
+            Self::Lingering => f.write_str("this domain still maps the rings of earlier channels"),
+        }
+    }
+}
+
+/// The channels, to be opened and closed by request. They are borrowed for no longer than that, as
+/// they are served while the store is waited for.
+pub(super) struct ByRequest<'t, 'a>(pub(super) &'t RefCell<Traffic<'a>>);
+
+impl Endpoints for ByRequest<'_, '_> {
+    type Id = ChannelId;
+    type Refusal = Refusal;
+
+    fn open(
+        &mut self,
+        domain: StoreDomId,
+        name: Option<&str>,
+        ask: &Ask,
+    ) -> Result<Endpoint<ChannelId>, Refusal> {
+        let domain = DomId::new(domain.0).ok_or(Refusal::Port(Errno::ESRCH))?;
+        self.0.borrow_mut().make(Owner { domain, name: name.map(Box::from) }, ask)
+    }
+
+    fn close(&mut self, id: ChannelId) {
+        self.0.borrow_mut().end(id);
+    }
+}
