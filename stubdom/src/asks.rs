@@ -16,6 +16,8 @@ use xenstore_core::DomId;
 use xenstore_core::client::{Access, Client, Failure, Nodes, Permission};
 use xenstore_core::wire::Error;
 
+use crate::complaints::Complaints;
+
 /// How many refusals of one domain stand in the store at once; more are not answered, as each costs
 /// this domain nodes of its own.
 const REFUSALS_MAX: u32 = 4;
@@ -81,6 +83,7 @@ pub struct Asks<I> {
     requests: BTreeMap<ChannelName, Request<I>>,
     names: BTreeMap<I, ChannelName>,
     tallies: BTreeMap<DomId, Tally>,
+    complaints: Complaints,
 }
 
 impl<I: Copy + Ord> Asks<I> {
@@ -108,7 +111,13 @@ impl<I: Copy + Ord> Asks<I> {
             requests: BTreeMap::new(),
             names: BTreeMap::new(),
             tallies: BTreeMap::new(),
+            complaints: Complaints::default(),
         })
+    }
+
+    /// Some time has passed: what is wrong may be said again.
+    pub fn rest(&mut self) {
+        self.complaints.rest();
     }
 
     /// Looks at a request that an event names, by the event's path.
@@ -201,7 +210,9 @@ impl<I: Copy + Ord> Asks<I> {
         let granted = match opened {
             Ok((ask, endpoint)) => {
                 if let Err(failure) = self.publish(store, owner, &name, &endpoint) {
-                    log::warn!("channel {name} of domain {owner} cannot be published: {failure:?}");
+                    let unpublished =
+                        format_args!("channel {name} cannot be published: {failure:?}");
+                    self.complaints.note(owner, unpublished);
                     endpoints.close(endpoint.id);
                     return unless_answer(failure);
                 }
@@ -209,7 +220,7 @@ impl<I: Copy + Ord> Asks<I> {
                 Some((ask, endpoint.id))
             }
             Err(refusal) => {
-                log::warn!("channel {name} of domain {owner}: {refusal}");
+                self.complaints.note(owner, format_args!("channel {name}: {refusal}"));
                 if tally.refusals == REFUSALS_MAX {
                     return Ok(());
                 }

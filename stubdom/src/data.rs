@@ -95,6 +95,7 @@ fn serve<T: Read + Write + ReadReady>(
             busy = true;
             next = now.after(PERIOD);
             look_after(traffic, next);
+            asks.rest();
             let uptime = alloc::format!("{}", traffic.borrow().now().as_secs());
             store.write("data/uptime", uptime.as_bytes())?;
         }

@@ -7,6 +7,7 @@ extern crate alloc;
 
 pub mod activity;
 pub mod asks;
+pub mod complaints;
 pub mod departures;
 pub mod guests;
 pub mod machine;

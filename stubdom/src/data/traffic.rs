@@ -12,6 +12,7 @@ use databack::broker::{self, Broker, ChannelId, Ended};
 use databack::policy::Owner;
 use databack::vchan::{self, Peer};
 use stubdom::asks::{Endpoint, Endpoints};
+use stubdom::complaints::Complaints;
 use stubdom::platform::Platform;
 use xen_pvh_boot::idle;
 use xen_sys::clock::{self, SystemTime};
@@ -43,6 +44,7 @@ pub(super) struct Traffic<'a> {
     ended: VecDeque<(ChannelId, Ended)>,
     /// Pages that somebody still maps though their channel is gone.
     lingering: Vec<(DomId, Granted)>,
+    complaints: Complaints,
     started: SystemTime,
     /// When the broker wants to be called.
     due: Option<Duration>,
@@ -64,6 +66,7 @@ impl<'a> Traffic<'a> {
             ready: VecDeque::new(),
             ended: VecDeque::new(),
             lingering: Vec::new(),
+            complaints: Complaints::default(),
             started: platform.clock.now(),
             due: None,
             alarm: SystemTime::default(),
@@ -120,6 +123,12 @@ impl<'a> Traffic<'a> {
                 self.ended.push_back((id, Ended::Closed));
             }
         }
+        self.retry_lingering();
+        self.complaints.rest();
+    }
+
+    /// Takes pages back whose client has unmapped them by now.
+    fn retry_lingering(&mut self) {
         let lingering = core::mem::take(&mut self.lingering);
         for (domain, granted) in lingering {
             self.give_back(domain, granted);
@@ -164,8 +173,8 @@ impl<'a> Traffic<'a> {
             }
         }
         while let Some((id, ended)) = self.broker.next_ended() {
-            if let Some(owner) = self.broker.owner(id) {
-                log::info!("a channel of domain {} has ended: {ended}", owner.domain);
+            if let (Ended::Violation(violation), Some(owner)) = (ended, self.broker.owner(id)) {
+                self.complaints.note(owner.domain, format_args!("{violation}"));
             }
             self.ended.push_back((id, ended));
         }
@@ -196,6 +205,7 @@ impl<'a> Traffic<'a> {
     fn make(&mut self, owner: Owner, ask: &Ask) -> Result<Endpoint<ChannelId>, Refusal> {
         self.broker.admit(&owner, &ask.kind, ask.sizes)?;
         let domain = owner.domain;
+        self.retry_lingering();
         if self.lingering.iter().filter(|(whose, _)| *whose == domain).count() >= LINGERING_MAX {
             return Err(Refusal::Lingering);
         }
