@@ -36,10 +36,14 @@ use crate::vchan::{End, Peer, Sizes};
 use account::Accounts;
 use channel::{Channel, Purpose};
 use deadlines::Deadlines;
+use filters::Filters;
+use kept::Kept;
+use publish::Publication;
 use push::Push;
 use services::Services;
 use session::Session;
 use slab::{Key, Slab};
+use subscription::Subscription;
 
 mod account;
 mod call;
@@ -48,13 +52,17 @@ mod channel;
 mod check;
 mod deadlines;
 mod deliver;
+mod filters;
 mod held;
+mod kept;
+mod publish;
 mod push;
 mod services;
 mod session;
 mod slab;
 mod status;
 mod stream;
+mod subscription;
 mod violation;
 
 pub use violation::{Ended, Violation};
@@ -74,6 +82,10 @@ impl ChannelId {
     }
 }
 
+/// A subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct SubscriptionId(Key);
+
 /// A push under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct PushId(Key);
@@ -91,6 +103,8 @@ pub struct Limits {
     pub total_channels: usize,
     /// Bytes that all domains use.
     pub total_memory: usize,
+    /// Bytes of messages that are kept for later, of all domains.
+    pub kept_memory: usize,
     /// Pushes of one channel under way.
     pub pushes: u16,
     /// Publishes of one channel unanswered.
@@ -107,6 +121,7 @@ impl Default for Limits {
             subscriptions: 128,
             total_channels: 2048,
             total_memory: 64 << 20,
+            kept_memory: 16 << 20,
             pushes: 32,
             publishes: 16,
             services: 64,
@@ -139,6 +154,16 @@ pub struct Broker<M> {
     services: Services,
     pushes: Slab<Push>,
     deadlines: Deadlines,
+    filters: Filters,
+    subscriptions: Slab<Subscription>,
+    publications: Slab<Publication>,
+    kept: Kept,
+    /// The number of the next message.
+    next_seq: u64,
+    /// The number of the last round of looking for receivers.
+    round: u64,
+    /// The receivers of one message, while it is published.
+    found: Vec<SubscriptionId>,
     /// Streams of which only one end is there.
     waiting: Vec<(Application, ChannelId)>,
     /// Channels that have something to be written; each once.
@@ -154,6 +179,9 @@ const LEAST_ORDER: usize = 8 << 10;
 
 /// Bytes that a channel is charged beside its rings.
 const CHANNEL_COST: usize = 2048;
+
+/// Channels to which one turn writes what waits for them.
+const TURN_WRITES: usize = 256;
 
 /// What a channel with rings of these sizes is charged.
 const fn cost(sizes: Sizes) -> usize {
@@ -172,6 +200,13 @@ impl<M: Shared> Broker<M> {
             services: Services::default(),
             pushes: Slab::new(),
             deadlines: Deadlines::default(),
+            filters: Filters::new(),
+            subscriptions: Slab::new(),
+            publications: Slab::new(),
+            kept: Kept::default(),
+            next_seq: 1,
+            round: 0,
+            found: Vec::new(),
             waiting: Vec::new(),
             ready: VecDeque::new(),
             moved: VecDeque::new(),
@@ -304,14 +339,15 @@ impl<M: Shared> Broker<M> {
             }
         };
         self.write_ready();
-        more
+        more || !self.ready.is_empty()
     }
 
     /// Does what is due by now, and tells when something will be.
     pub fn tick(&mut self, now: Duration) -> Option<Duration> {
         self.time_out(now);
         self.write_ready();
-        self.deadlines.first().map(|(when, _)| when)
+        let next = self.deadlines.first().map(|(when, _)| when);
+        if self.ready.is_empty() { next } else { Some(now) }
     }
 
     /// The next channel whose peer has to be sent an event.
@@ -383,7 +419,9 @@ impl<M: Shared> Broker<M> {
             Purpose::Echo => account.rights.allow(Act::Echo),
             Purpose::Stream { name, .. } => account.rights.allow(Act::Stream(name.as_str())),
         };
-        if !allowed {
+        if allowed {
+            self.revoke_services(id);
+        } else {
             self.end(id, Ended::Denied);
         }
     }
@@ -408,9 +446,10 @@ impl<M: Shared> Broker<M> {
         }
     }
 
-    /// Writes what waits for the channels that have something to be written.
+    /// Writes what waits for the channels that have something to be written, a bounded part of it.
     fn write_ready(&mut self) {
-        while let Some(id) = self.ready.pop_front() {
+        for _ in 0..TURN_WRITES {
+            let Some(id) = self.ready.pop_front() else { return };
             if let Some(channel) = self.channels.find_mut(id.0) {
                 channel.ready = false;
                 self.write_out(id);

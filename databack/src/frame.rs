@@ -48,7 +48,8 @@
 //! # Names
 //!
 //! Name of a service: 1 to [`NAME_MAX`] bytes, no `/`, `*`, `#`, `+`, `"`, blanks or control
-//! characters. Topic: 1 to [`TOPIC_MAX`] bytes, levels separated by `/`, none empty, each as a name.
+//! characters. Topic: 1 to [`TOPIC_MAX`] bytes, up to [`LEVELS_MAX`] levels separated by `/`, each as
+//! a name.
 //! Filter: a topic in which `+` stands for any one level, and `#` as the last for any rest, or none.
 
 use core::fmt;
@@ -70,6 +71,8 @@ pub const REPLY_MAX: u32 = 4096;
 pub const NAME_MAX: usize = 64;
 /// Bytes in a topic or a filter at most.
 pub const TOPIC_MAX: usize = 256;
+/// Levels in a topic or a filter at most.
+pub const LEVELS_MAX: usize = 32;
 
 /// What a front says to the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,8 +136,8 @@ pub enum Notice<'a> {
     NotPublished { id: u32, reason: Reason },
     /// `Subscribe` is granted.
     Subscribed { id: u32 },
-    /// Payload: a message that domain `from` published. `seq` counts the messages of the topic;
-    /// `dropped` tells how many this subscription lost since the one before; `retained` that it was
+    /// Payload: a message that domain `from` published. `seq` is higher than that of any message
+    /// published before; `dropped` tells how many this subscription lost since the one before; `retained` that it was
     /// kept from earlier.
     Message { id: u32, seq: u64, dropped: u32, retained: bool, from: u16, topic: &'a str },
     /// `Subscribe` is refused, or its time is over.
@@ -320,7 +323,7 @@ pub fn is_name(text: &str) -> bool {
 /// Whether a message can have that topic.
 #[must_use]
 pub fn is_topic(text: &str) -> bool {
-    text.len() <= TOPIC_MAX && text.split('/').all(is_name)
+    is_short(text) && text.split('/').all(is_name)
 }
 
 /// Whether a subscription can have that filter.
@@ -328,9 +331,13 @@ pub fn is_topic(text: &str) -> bool {
 pub fn is_filter(text: &str) -> bool {
     let (levels, last) = text.rsplit_once('/').map_or((None, text), |(a, b)| (Some(a), b));
     let fits = |level: &str| level == "+" || is_name(level);
-    text.len() <= TOPIC_MAX
+    is_short(text)
         && levels.is_none_or(|levels| levels.split('/').all(fits))
         && (last == "#" || fits(last))
+}
+
+fn is_short(text: &str) -> bool {
+    text.len() <= TOPIC_MAX && text.split('/').count() <= LEVELS_MAX
 }
 
 impl fmt::Display for Malformed {

@@ -36,6 +36,8 @@ pub(super) struct Accounts {
     list: Vec<Account>,
     /// Bytes that all use together.
     pub(super) memory: usize,
+    /// How many have no channel any more, and left something behind.
+    departed: usize,
 }
 
 impl Account {
@@ -61,6 +63,15 @@ impl Account {
         self.most_memory = memory.unwrap_or(limits.memory);
         self.most_subscriptions = number.unwrap_or(limits.subscriptions);
         self.rights = policy.rights_of(&self.owner);
+    }
+}
+
+impl Account {
+    /// Counts one subscription more, unless that is one too many.
+    pub(super) fn add_subscription(&mut self) -> bool {
+        let fits = self.subscriptions < self.most_subscriptions;
+        self.subscriptions += u32::from(fits);
+        fits
     }
 }
 
@@ -94,11 +105,13 @@ impl Accounts {
             Err(place) => {
                 self.list.try_reserve(1).ok()?;
                 self.list.insert(place, Account::new(owner));
+                self.departed += 1;
                 place
             }
         };
         let account = &mut self.list[place];
         account.judge(policy, limits);
+        self.departed -= usize::from(account.channels == 0);
         account.channels += 1;
         Some(account)
     }
@@ -107,9 +120,21 @@ impl Accounts {
     pub(super) fn close(&mut self, domain: DomId) {
         let Ok(place) = self.place(domain) else { return };
         self.list[place].channels -= 1;
-        if self.list[place].channels == 0 {
+        self.departed += usize::from(self.list[place].channels == 0);
+        self.remove_unused(place);
+    }
+
+    /// Removes an account that has neither channels nor anything left behind.
+    fn remove_unused(&mut self, place: usize) {
+        if self.list[place].channels == 0 && self.list[place].memory == 0 {
             self.list.remove(place);
+            self.departed -= 1;
         }
+    }
+
+    /// Whether a domain without channels left something behind.
+    pub(super) const fn has_departed(&self) -> bool {
+        self.departed > 0
     }
 
     /// Applies another policy to all.
@@ -136,10 +161,10 @@ impl Accounts {
 
     /// Takes back what was charged.
     pub(super) fn release(&mut self, domain: DomId, bytes: usize) {
-        if let Some(account) = self.find_mut(domain) {
-            account.memory -= bytes;
-            self.memory -= bytes;
-        }
+        let Ok(place) = self.place(domain) else { return };
+        self.list[place].memory -= bytes;
+        self.memory -= bytes;
+        self.remove_unused(place);
     }
 
     fn place(&self, domain: DomId) -> Result<usize, usize> {

@@ -5,8 +5,10 @@ use core::time::Duration;
 
 use xen_sys::page::Shared;
 
-use super::session::Sink;
-use super::{Broker, ChannelId, Name, Violation};
+use super::publish::News;
+use super::session::{Answer, Sink};
+use super::subscription::Wish;
+use super::{Broker, ChannelId, Ended, Name, Violation};
 use crate::frame::{Call, Limits, Notice, PAYLOAD_MAX, REPLY_MAX, Reason, VERSION, is_name};
 use crate::policy::Act;
 
@@ -58,17 +60,23 @@ impl<M: Shared> Broker<M> {
                 let word = crate::frame::Outcome::Rejected;
                 return Ok(self.start_word(id, delivery, word, payload));
             }
-            Call::Publish { id: publish, .. } => {
-                self.answer(
-                    id,
-                    &Notice::NotPublished { id: publish, reason: Reason::Denied },
-                    &[],
-                )?;
+            Call::Publish { id: publish, topic, retain } => {
+                let news = News { id: publish, topic, retain };
+                return self.start_publish(id, &news, payload as usize);
             }
-            Call::Subscribe { id: subscription, .. } | Call::Unsubscribe { id: subscription } => {
-                self.answer(id, &Notice::Ended { id: subscription, reason: Reason::Denied }, &[])?;
+            Call::Subscribe { id: number, filter, slow, credit } => {
+                let wish = Wish { id: number, filter, slow, credit };
+                let notice = match self.subscribe(id, &wish) {
+                    Ok(()) => Notice::Subscribed { id: number },
+                    Err(reason) => Notice::Ended { id: number, reason },
+                };
+                self.answer(id, &notice, &[])?;
             }
-            Call::Credit { .. } => {}
+            Call::Unsubscribe { id: number } => {
+                self.unsubscribe(id, number);
+                self.answer(id, &Notice::Ended { id: number, reason: Reason::Asked }, &[])?;
+            }
+            Call::Credit { id: number, messages } => self.credit(id, number, messages),
             Call::Status => self.tell_status(id)?,
             Call::Ping { cookie } => self.answer(id, &Notice::Pong { cookie }, &[])?,
         }
@@ -123,7 +131,9 @@ impl<M: Shared> Broker<M> {
         if session.services.len() >= most {
             return Err(Reason::TooMany);
         }
-        session.services.try_reserve(1).map_err(|_| Reason::NoMemory)?;
+        if session.services.try_reserve(1).is_err() || !session.reserve() {
+            return Err(Reason::NoMemory);
+        }
         let name = Name::try_from(name).map_err(|_| Reason::BadName)?;
         self.services.add(&name, domain, id)?;
         session.services.push(name);
@@ -137,6 +147,53 @@ impl<M: Shared> Broker<M> {
         {
             session.services.retain(|other| other != name);
         }
+    }
+
+    /// Ends what a front serves or subscribed to and no longer may.
+    pub(super) fn revoke_services(&mut self, id: ChannelId) {
+        let Some(channel) = self.channels.find_mut(id.0) else { return };
+        let Some(account) = self.accounts.find(channel.domain) else { return };
+        let (domain, rights) = (channel.domain, &account.rights);
+        let Some(session) = channel.session() else { return };
+        let mut place = 0;
+        while let Some(name) = session.services.get(place) {
+            if rights.allow(Act::Serve(name)) {
+                place += 1;
+            } else if session.revoked.try_reserve(1).is_ok() {
+                self.services.remove(name, domain, id);
+                session.revoked.push(session.services.swap_remove(place));
+                session.answers.push_back(Answer::Revoked);
+            } else {
+                return self.end(id, Ended::Denied);
+            }
+        }
+        let subscriptions = session.subscriptions.len();
+        for place in 0..subscriptions {
+            let Some(session) = self.session(id) else { return };
+            let Some(&(_, subscription)) = session.subscriptions.get(place) else { return };
+            if !self.may_have(subscription) {
+                self.end_subscription(subscription, Reason::Denied);
+            }
+        }
+        self.wake(id);
+    }
+
+    /// Tells a front that it no longer serves a name; false if there is no room.
+    pub(super) fn write_revoked(&mut self, id: ChannelId) -> Result<bool, Violation> {
+        let Some(channel) = self.channels.find_mut(id.0) else { return Ok(true) };
+        let Some(session) = channel.session() else { return Ok(true) };
+        if let Some(name) = session.revoked.first().cloned() {
+            let notice = Notice::NotServed { name: &name, reason: Reason::Denied };
+            if !channel.put(&notice, &[])? {
+                return Ok(false);
+            }
+        }
+        let Some(session) = channel.session() else { return Ok(true) };
+        session.answers.pop_front();
+        if !session.revoked.is_empty() {
+            session.revoked.remove(0);
+        }
+        Ok(true)
     }
 
     fn tell_status(&mut self, id: ChannelId) -> Result<(), Violation> {

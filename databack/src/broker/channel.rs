@@ -29,6 +29,7 @@ pub(super) struct Channel<M> {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "most channels are for services")]
 pub(super) enum Purpose {
     Services(Session),
     Echo,

@@ -1,12 +1,13 @@
 //! Whether what is counted is what there is: all of it counted again. For tests.
 
 use alloc::collections::BTreeMap;
-use alloc::vec::Vec;
 
+use xen_sys::ids::DomId;
 use xen_sys::page::Shared;
 
 use super::channel::{Channel, Purpose};
 use super::push::PUSH_COST;
+use super::session::Bulk;
 use super::{Broker, ChannelId, PushId, cost};
 
 impl<M: Shared> Broker<M> {
@@ -17,7 +18,7 @@ impl<M: Shared> Broker<M> {
             let entry: &mut (u32, usize) = used.entry(channel.domain).or_default();
             entry.0 += 1;
             entry.1 += cost(channel.end.sizes());
-            assert!(!channel.ready, "{id} has something to be written after a turn");
+            assert_eq!(channel.ready, self.ready.contains(&id), "{id}");
             assert_eq!(channel.moved, self.moved.contains(&id), "{id}");
             self.check_channel(id, channel);
         }
@@ -37,6 +38,7 @@ impl<M: Shared> Broker<M> {
                 assert_eq!(entry.held.capacity(), 0, "{push:?} is held for nobody");
             }
         }
+        self.check_messages(&mut used);
         let counted: BTreeMap<_, _> = self
             .accounts
             .iter()
@@ -63,10 +65,49 @@ impl<M: Shared> Broker<M> {
             let entry = self.pushes.find(push.0).expect("a delivery is a push");
             let side = entry.receiver.expect("a delivery has a receiver");
             assert_eq!((side.channel, entry.place), (id, place), "{push:?}");
-            let queued = session.bulk.iter().filter(|&other| other == push).count();
+            let queued = session.bulk.iter().filter(|&other| *other == Bulk::Block(*push)).count();
             assert_eq!(queued, usize::from(side.queued), "{push:?} in the queue");
         }
-        let queued: Vec<_> = session.bulk.iter().collect();
-        assert!(queued.iter().all(|push| session.deliveries.contains(push)), "{id} queues its own");
+        assert!(session.sending.is_none() || session.greeted, "{id}");
+        let known = session.pushes.len() + session.publications.len() + session.subscriptions.len();
+        assert!(session.answers.len() <= known + session.revoked.len(), "{id} answers");
+        assert!(
+            session.bulk.len() <= session.deliveries.len() + session.subscriptions.len(),
+            "{id}"
+        );
+    }
+
+    fn check_messages(&self, used: &mut BTreeMap<DomId, (u32, usize)>) {
+        for (domain, charge) in self.kept.charges() {
+            used.entry(domain).or_default().1 += charge;
+        }
+        let mut waits: BTreeMap<_, u32> = BTreeMap::new();
+        for index in 0..self.publications.slots() {
+            let Some(key) = self.publications.key_at(index) else { continue };
+            let Some(entry) = self.publications.find(key) else { continue };
+            used.entry(entry.domain).or_default().1 += entry.charge;
+            waits.insert(key, entry.waits());
+        }
+        for (_, channel) in self.open_channels() {
+            let Purpose::Services(session) = &channel.purpose else { continue };
+            let sending =
+                session.sending.iter().map(|sending| (sending.charge, sending.publication));
+            let gathering = session.gathering.iter().map(|one| (0, Some(one.publication())));
+            let waiting = session.subscriptions.iter().flat_map(|&(number, subscription)| {
+                let entry = self.subscriptions.find(subscription.0).expect("it is there");
+                let queued =
+                    session.bulk.iter().filter(|&other| *other == Bulk::Messages(subscription));
+                assert_eq!(queued.count(), usize::from(entry.queued), "{subscription:?}");
+                assert_eq!(entry.number(), number);
+                entry.charges()
+            });
+            for (charge, publication) in sending.chain(gathering).chain(waiting) {
+                used.entry(channel.domain).or_default().1 += charge;
+                if let Some(publication) = publication {
+                    *waits.get_mut(&publication.0).expect("it waits") -= 1;
+                }
+            }
+        }
+        assert!(waits.values().all(|&left| left == 0), "publishers wait for nobody");
     }
 }

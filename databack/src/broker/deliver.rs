@@ -5,27 +5,12 @@ use xen_sys::page::Shared;
 
 use super::channel::RESERVE;
 use super::push::Push;
-use super::session::{Session, Sink};
+use super::session::{Bulk, Sink};
 use super::{Broker, ChannelId, Ended, PushId, Violation};
 use crate::frame::{self, Cancel, Head, Notice, Outcome, PAYLOAD_MAX};
 
 /// Bytes below which a part of a block is not worth a frame, unless it is all there is.
 const LEAST_PART: usize = 1024;
-
-impl Session {
-    /// Makes room in its queues for one push more of its own; false if there is no memory.
-    pub(super) fn reserve_answers(&mut self) -> bool {
-        let needed = self.pushes.len() + 1;
-        self.answers.try_reserve(needed.saturating_sub(self.answers.len())).is_ok()
-    }
-
-    /// Makes room for one delivery more; false if there is no memory.
-    pub(super) fn reserve_delivery(&mut self) -> bool {
-        let needed = self.deliveries.len() + 1;
-        self.deliveries.try_reserve(1).is_ok()
-            && self.bulk.try_reserve(needed.saturating_sub(self.bulk.len())).is_ok()
-    }
-}
 
 impl Push {
     /// The head of a frame that brings the receiver the next `count` bytes.
@@ -147,7 +132,7 @@ impl<M: Shared> Broker<M> {
         side.queued = true;
         let channel = side.channel;
         if let Some(session) = self.session(channel) {
-            session.bulk.push_back(push);
+            session.bulk.push_back(Bulk::Block(push));
         }
         self.wake(channel);
     }
@@ -189,7 +174,7 @@ impl<M: Shared> Broker<M> {
         self.pop_bulk(id);
         if rest > 0 {
             if let Some(session) = self.session(id) {
-                session.bulk.push_back(push);
+                session.bulk.push_back(Bulk::Block(push));
             }
         } else {
             self.drop_held(push);
@@ -263,7 +248,7 @@ impl<M: Shared> Broker<M> {
         let whole = entry.outcome.is_none() && entry.reply.is_empty();
         let Some(outcome) = entry.word.filter(|_| whole) else { return false };
         let Some((from, to)) = self.channels.find_both(id.0, sender.0) else { return false };
-        if !to.session().is_some_and(|session| session.answers.is_empty()) {
+        if !to.session().is_some_and(|session| session.hears_nothing_else()) {
             return false;
         }
         let length = u32::try_from(count).unwrap_or(u32::MAX);

@@ -163,11 +163,10 @@ impl<M: Shared> Broker<M> {
         let most = usize::from(self.limits.pushes);
         let sender = self.session(id).ok_or(Outcome::Denied)?;
         let window = sender.window;
-        let room = sender.pushes.len() < most
-            && sender.pushes.try_reserve(1).is_ok()
-            && sender.reserve_answers();
+        let room =
+            sender.pushes.len() < most && sender.pushes.try_reserve(1).is_ok() && sender.reserve();
         let target = self.session(receiver).ok_or(Outcome::NoReceiver)?;
-        let room = room && target.reserve_delivery();
+        let room = room && target.deliveries.try_reserve(1).is_ok() && target.reserve();
         let place = target.deliveries.len();
         let room = room && self.pushes.reserve();
         if !room || !self.accounts.charge(from, PUSH_COST, &self.limits) {

@@ -1,6 +1,7 @@
 //! A channel of services: what its front is at, and the turn that serves it.
 
 use alloc::collections::VecDeque;
+use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -9,8 +10,9 @@ use xen_sys::page::Shared;
 use xen_sys::ring::BadIndex;
 
 use super::channel::{RESERVE, TURN_BYTES};
-use super::{Broker, ChannelId, Name, PushId, Turn, Violation};
-use crate::frame::{self, Call, HEAD_MAX, REPLY_MAX};
+use super::publish::{Gathering, Message, PublicationId};
+use super::{Broker, ChannelId, Name, PushId, SubscriptionId, Turn, Violation};
+use crate::frame::{self, Call, HEAD_MAX, Head, REPLY_MAX};
 use crate::vchan::{End, Sizes};
 
 /// Frames that one turn takes at most.
@@ -32,13 +34,47 @@ pub(super) struct Session {
     /// What it is to be told, before anything of `bulk`.
     pub(super) answers: VecDeque<Answer>,
     /// What brings it bytes.
-    pub(super) bulk: VecDeque<PushId>,
+    pub(super) bulk: VecDeque<Bulk>,
+    /// The message that it is getting.
+    pub(super) sending: Option<Sending>,
     /// Its own pushes, by its ids.
     pub(super) pushes: Vec<(u32, PushId)>,
     /// Pushes to it.
     pub(super) deliveries: Vec<PushId>,
     /// What it serves.
     pub(super) services: Vec<Name>,
+    /// What it no longer may serve, until it was told.
+    pub(super) revoked: Vec<Name>,
+    /// Its subscriptions, in order of its ids.
+    pub(super) subscriptions: Vec<(u32, SubscriptionId)>,
+    /// What it publishes, by its ids.
+    pub(super) publications: Vec<(u32, PublicationId)>,
+    /// The message that it is publishing.
+    pub(super) gathering: Option<Gathering>,
+    /// The last round of looking for receivers that met it.
+    pub(super) round: u64,
+}
+
+/// A message on its way into a ring, which it may not fit into at once.
+#[derive(Debug)]
+pub(super) struct Sending {
+    pub(super) message: Rc<Message>,
+    pub(super) head: Head,
+    /// How much of head and message is written.
+    pub(super) at: usize,
+    /// What its subscriber is charged until then.
+    pub(super) charge: usize,
+    /// Who waits until then.
+    pub(super) publication: Option<PublicationId>,
+}
+
+/// Something that brings a front bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bulk {
+    /// A block.
+    Block(PushId),
+    /// Messages.
+    Messages(SubscriptionId),
 }
 
 /// Something that a front is to be told. What exactly, is known where it happened.
@@ -46,6 +82,12 @@ pub(super) struct Session {
 pub(super) enum Answer {
     /// Of its push: credit, or the outcome.
     Push(PushId),
+    /// That its message was published.
+    Publication(PublicationId),
+    /// That a subscription is over.
+    Ended(SubscriptionId),
+    /// That it no longer serves the first of what was revoked.
+    Revoked,
 }
 
 /// Where in a frame the input is.
@@ -64,6 +106,8 @@ pub(super) enum Sink {
     Block(PushId),
     /// It is the receiver's word on a block.
     Word(PushId),
+    /// It is of the message that is being published.
+    Message,
 }
 
 /// What came of one step.
@@ -89,12 +133,50 @@ impl Session {
             pushes: Vec::new(),
             deliveries: Vec::new(),
             services: Vec::new(),
+            revoked: Vec::new(),
+            sending: None,
+            subscriptions: Vec::new(),
+            publications: Vec::new(),
+            gathering: None,
+            round: 0,
         }
+    }
+
+    /// Makes room in its queues for one more of whatever may be in them; false if there is no
+    /// memory.
+    pub(super) fn reserve(&mut self) -> bool {
+        let answers = self.pushes.len()
+            + self.publications.len()
+            + self.subscriptions.len()
+            + self.services.len()
+            + self.revoked.len();
+        let bulk = self.deliveries.len() + self.subscriptions.len();
+        self.answers.try_reserve((answers + 1).saturating_sub(self.answers.len())).is_ok()
+            && self.bulk.try_reserve((bulk + 1).saturating_sub(self.bulk.len())).is_ok()
+            && self.subscriptions.try_reserve(1).is_ok()
+    }
+
+    /// Where a subscription is, or would be.
+    pub(super) fn find_subscription(&self, number: u32) -> Result<usize, usize> {
+        self.subscriptions.binary_search_by_key(&number, |&(number, _)| number)
+    }
+
+    pub(super) fn forget_subscription(&mut self, number: u32, subscription: SubscriptionId) {
+        if let Ok(place) = self.find_subscription(number) {
+            self.subscriptions.remove(place);
+        }
+        self.bulk.retain(|&other| other != Bulk::Messages(subscription));
+        self.answers.retain(|&other| other != Answer::Ended(subscription));
+    }
+
+    /// Whether an answer can go to it past its queue.
+    pub(super) fn hears_nothing_else(&self) -> bool {
+        self.answers.is_empty() && self.sending.is_none()
     }
 
     /// Whether bytes can go to it past both queues.
     pub(super) fn is_idle(&self) -> bool {
-        self.answers.is_empty() && self.bulk.is_empty()
+        self.hears_nothing_else() && self.bulk.is_empty()
     }
 }
 
@@ -144,6 +226,7 @@ impl<M: Shared> Broker<M> {
                     Sink::Nobody => channel.end.consume(count),
                     Sink::Block(push) => self.take_block(id, push, count),
                     Sink::Word(push) => self.take_word(id, push, count, left as usize)?,
+                    Sink::Message => self.take_message(id, count, left as usize),
                 }
                 self.took(id, left, to, count);
                 Ok(Step::Took(count))
@@ -162,7 +245,8 @@ impl<M: Shared> Broker<M> {
     fn take_head(&mut self, id: ChannelId, now: Duration) -> Result<Step, Violation> {
         let Some(channel) = self.channels.find_mut(id.0) else { return Ok(Step::Starved(0)) };
         let room = channel.end.room()?;
-        if room < ANSWER_ROOM {
+        let busy = channel.session().is_some_and(|session| session.sending.is_some());
+        if busy || room < ANSWER_ROOM {
             return Ok(Step::Blocked(room));
         }
         let mut bytes = [0; HEAD_MAX];
@@ -190,9 +274,7 @@ impl<M: Shared> Broker<M> {
     /// Writes what waits for a front, as much as there is room for.
     pub(super) fn write_out(&mut self, id: ChannelId) {
         loop {
-            let written = self
-                .write_answers(id)
-                .and_then(|all| if all { self.write_bulk(id) } else { Ok(false) });
+            let written = self.write_queues(id);
             self.touch(id);
             let again = written.and_then(|all| {
                 let Some(channel) = self.channels.find_mut(id.0) else { return Ok(false) };
@@ -210,11 +292,19 @@ impl<M: Shared> Broker<M> {
         }
     }
 
+    /// Writes what there is room for, what is begun first; whether that was all.
+    fn write_queues(&mut self, id: ChannelId) -> Result<bool, Violation> {
+        Ok(self.write_sending(id)? && self.write_answers(id)? && self.write_bulk(id)?)
+    }
+
     /// Writes answers; whether that was all.
     fn write_answers(&mut self, id: ChannelId) -> Result<bool, Violation> {
         while let Some(&answer) = self.session(id).and_then(|session| session.answers.front()) {
             let written = match answer {
                 Answer::Push(push) => self.write_push_answer(id, push)?,
+                Answer::Publication(publication) => self.write_published(id, publication)?,
+                Answer::Ended(subscription) => self.write_ended(id, subscription)?,
+                Answer::Revoked => self.write_revoked(id)?,
             };
             if !written {
                 return Ok(false);
@@ -223,10 +313,14 @@ impl<M: Shared> Broker<M> {
         Ok(true)
     }
 
-    /// Writes blocks, each a part in turn; whether that was all.
+    /// Writes blocks and messages, of each a part in turn; whether that was all.
     fn write_bulk(&mut self, id: ChannelId) -> Result<bool, Violation> {
-        while let Some(&push) = self.session(id).and_then(|session| session.bulk.front()) {
-            if !self.write_delivery(id, push)? {
+        while let Some(&bulk) = self.session(id).and_then(|session| session.bulk.front()) {
+            let written = match bulk {
+                Bulk::Block(push) => self.write_delivery(id, push)?,
+                Bulk::Messages(subscription) => self.write_message(id, subscription)?,
+            };
+            if !written {
                 return Ok(false);
             }
         }
@@ -243,6 +337,17 @@ impl<M: Shared> Broker<M> {
         }
         for &push in &session.deliveries {
             self.lose_receiver(push, domain);
+        }
+        let gathering = session.gathering.as_ref().map(Gathering::publication);
+        for &(_, publication) in &session.publications {
+            self.lose_publisher(publication, gathering == Some(publication));
+        }
+        for &(_, subscription) in &session.subscriptions {
+            self.remove_subscription(subscription);
+        }
+        if let Some(sending) = session.sending {
+            self.accounts.release(domain, sending.charge);
+            self.taken(sending.publication);
         }
     }
 }

@@ -42,6 +42,13 @@ impl<T> Slab<T> {
         }
     }
 
+    /// The key of the next value.
+    pub(super) fn next_key(&self) -> Key {
+        let index = if self.free == END { self.slots() } else { self.free };
+        let generation = self.slots.get(index as usize).map_or(0, |(generation, _)| *generation);
+        Key { index, generation }
+    }
+
     /// Puts a value where there is [room](Self::reserve).
     pub(super) fn insert(&mut self, value: T) -> Key {
         self.len += 1;
@@ -130,7 +137,9 @@ mod tests {
         assert_eq!(slab.find_both(first, first), None);
         assert_eq!((slab.remove(first), slab.remove(first)), (Some('a'), None));
         assert!(slab.reserve());
+        let next = slab.next_key();
         let third = slab.insert('c');
+        assert_eq!(next, third);
         assert_eq!(
             (third.index, slab.find(first), slab.find(third)),
             (first.index, None, Some(&'c'))

@@ -15,10 +15,12 @@ impl<M: Shared> Broker<M> {
         if all {
             writeln!(
                 out,
-                "channels {}, services {}, pushes {}, memory {} of {}",
+                "channels {}, services {}, pushes {}, subscriptions {}, kept {}, memory {} of {}",
                 self.channels.len(),
                 self.services.len(),
                 self.pushes.len(),
+                self.subscriptions.len(),
+                self.kept.len(),
                 self.accounts.memory,
                 self.limits.total_memory
             )?;

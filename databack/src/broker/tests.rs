@@ -1,3 +1,4 @@
 mod blocks;
+mod messages;
 mod streams;
 mod world;

@@ -162,8 +162,18 @@ fn names_topics_and_filters_are_what_they_may_be() {
     for none in ["", "a b", "a/b", "*", "jobs*", "a\0", "#", "+", "a\"", &"x".repeat(65)] {
         assert!(!is_name(none), "{none}");
     }
-    assert!(is_topic("a") && is_topic("a/b/c") && is_topic(&["x"; 128].join("/")));
-    for none in ["", "/", "/a", "a/", "a//b", "a/+", "#", &["xx"; 128].join("/")] {
+    assert!(is_topic("a") && is_topic("a/b/c") && is_topic(&["x"; 32].join("/")));
+    for none in [
+        "",
+        "/",
+        "/a",
+        "a/",
+        "a//b",
+        "a/+",
+        "#",
+        &["x"; 33].join("/"),
+        &["x".repeat(64).as_str(); 4].join("/"),
+    ] {
         assert!(!is_topic(none), "{none}");
     }
     for filter in ["#", "+", "a", "a/#", "+/b/#", "a/+/c"] {
