@@ -271,20 +271,21 @@ impl<M: Shared> Broker<M> {
         self.channels.find_mut(id.0)?.session()
     }
 
-    /// Writes what waits for a front, as much as there is room for.
+    /// Writes what waits for a front, as much as there is room for. What does not fit is tried once
+    /// more after it was asked for room: what the front read in between brings no event.
     pub(super) fn write_out(&mut self, id: ChannelId) {
-        loop {
+        for asks in [true, false] {
             let written = self.write_queues(id);
             self.touch(id);
-            let again = written.and_then(|all| {
+            let asked = written.and_then(|all| {
                 let Some(channel) = self.channels.find_mut(id.0) else { return Ok(false) };
-                if all || channel.session().is_none() {
+                if all || !asks || channel.session().is_none() {
                     return Ok(false);
                 }
-                let room = channel.end.room()?;
-                Ok(channel.end.await_room(room)?)
+                channel.end.await_room(0)?;
+                Ok(true)
             });
-            match again {
+            match asked {
                 Ok(true) => {}
                 Ok(false) => return,
                 Err(violation) => return self.end(id, super::Ended::Violation(violation)),
