@@ -214,6 +214,19 @@ impl<L: Link> Block<'_, L> {
         self.len == 0
     }
 
+    /// Looks, without waiting, whether there is still somebody who waits for an answer.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if the sender gave up or went; those of the channel.
+    pub fn check(&mut self) -> Result<(), Error> {
+        self.connection.take_note()?;
+        let arrival = self.connection.arrivals.get(&self.id).ok_or(Error::Gone)?;
+        match arrival.cancelled {
+            Some(reason) => Err(Error::Input(io::Error::other(reason.to_string()))),
+            None => Ok(()),
+        }
+    }
+
     /// Answers it with a flag, and up to 4,096 bytes that go with it. What was not read is not
     /// waited for.
     ///

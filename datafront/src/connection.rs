@@ -227,6 +227,18 @@ impl<L: Link> Connection<L> {
         }
     }
 
+    /// Keeps what came, without waiting, but for bytes of blocks.
+    pub(crate) fn take_note(&mut self) -> Result<(), Error> {
+        self.wait(Instant::now())?;
+        while let Some(event) = self.next_event()? {
+            if matches!(event, Event::Data { .. }) {
+                break;
+            }
+            self.keep(event)?;
+        }
+        Ok(())
+    }
+
     /// Waits until all that was called is in the ring.
     pub(crate) fn drain(&mut self) -> Result<(), Error> {
         while self.session.has_unsent() {
@@ -256,8 +268,12 @@ impl<L: Link> Connection<L> {
         self.with(|session, link| session.rest(link.end()))
     }
 
-    /// Takes note of the events that came, or come until the time has come.
-    fn wait(&mut self, deadline: impl Into<Option<Instant>>) -> Result<(), Error> {
+    /// Returns when an event came, or the time has; sooner at times. For an event loop that has
+    /// nothing else to wait for, after [`poll`](Self::poll) returned nothing.
+    ///
+    /// # Errors
+    /// Those of the channel.
+    pub fn wait(&mut self, deadline: impl Into<Option<Instant>>) -> Result<(), Error> {
         self.with(|_, link| link.wait(deadline.into()))
     }
 

@@ -12,6 +12,8 @@ mod link;
 mod session;
 mod store;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod topics;
 mod xenbus;
 
