@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use databack::ask::Kind;
 
-use crate::{Connection, Error, Event, Link, Outcome, Push, Reason, Target};
+use crate::{Connection, Error, Event, Link, Outcome, Push, Reason, Slow, Target};
 use host::{Host, MemoryLink};
 
 mod host;
@@ -317,4 +317,80 @@ fn a_stream_joins_two_ends_and_ends_with_one() {
     here.drain().expect("all of it is read");
     drop(here);
     reading.join().expect("the other end is content");
+}
+
+const WEATHER: &str = "allow 1 publish #\nallow 5 subscribe #\nallow 6 subscribe weather/+/wind";
+
+#[test]
+fn a_message_goes_to_all_who_want_it() {
+    let host = Host::new(WEATHER);
+    let (mut publisher, mut all, mut wind) = (host.join(1), host.join(5), host.join(6));
+    all.subscribe("#", Slow::Wait, 8).expect("allowed");
+    let of_wind = wind.subscribe("weather/+/wind", Slow::Wait, 8).expect("allowed");
+    assert_eq!(publisher.publish("weather/north/wind", b"strong", false).expect("taken"), 2);
+    assert_eq!(publisher.publish("weather/north", b"cold", false).expect("taken"), 1);
+    let message = wind.next_message().expect("the one that it wanted");
+    assert_eq!((message.subscription, message.from.raw()), (of_wind, 1));
+    assert_eq!((&message.topic[..], &message.payload[..]), ("weather/north/wind", &b"strong"[..]));
+    let topics: Vec<_> =
+        all.messages().take(2).map(|message| message.expect("both").topic).collect();
+    assert_eq!(topics, ["weather/north/wind", "weather/north"]);
+
+    wind.unsubscribe(of_wind).expect("it ends");
+    assert_eq!(publisher.publish("weather/north/wind", b"calm", false).expect("taken"), 1);
+    let refused = wind.subscribe("#", Slow::Wait, 8).expect_err("not allowed");
+    assert!(matches!(refused, Error::NotSubscribed { reason: Reason::Denied, .. }), "{refused}");
+    let refused = wind.publish("weather/north", b"mine", false).expect_err("not allowed");
+    assert!(matches!(refused, Error::NotPublished { reason: Reason::Denied, .. }), "{refused}");
+}
+
+#[test]
+fn a_message_that_is_kept_comes_to_who_is_late() {
+    let host = Host::new(WEATHER);
+    let mut publisher = host.join(1);
+    publisher.publish("weather/south/wind", b"old", true).expect("kept");
+    publisher.publish("weather/south/wind", b"new", true).expect("kept");
+    let mut late = host.join(6);
+    late.subscribe("weather/+/wind", Slow::DropOldest, 8).expect("allowed");
+    let message = late.next_message().expect("the last one");
+    assert_eq!((message.retained, &message.payload[..]), (true, &b"new"[..]));
+}
+
+#[test]
+fn more_messages_come_than_there_is_credit_for_at_once() {
+    let host = Host::new(WEATHER);
+    let (mut publisher, mut all) = (host.join(1), host.join(5));
+    all.subscribe("#", Slow::Wait, 4).expect("allowed");
+    // Each larger than the ring, with a subscriber that gives credit as it takes them.
+    let len = 100_000;
+    let publishing = thread::spawn(move || {
+        for number in 0..50_u8 {
+            assert_eq!(publisher.publish("n", &vec![number; len], false).expect("taken"), 1);
+        }
+    });
+    for number in 0..50 {
+        let message = all.next_message().expect("the next one");
+        assert_eq!((message.payload.len(), message.payload[0]), (len, number));
+        assert_eq!(message.dropped, 0, "none is lost where publishers wait");
+    }
+    publishing.join().expect("the publisher is content");
+}
+
+#[test]
+fn a_subscription_outlives_its_channel() {
+    let host = Host::new(WEATHER);
+    let door = host.door();
+    let mut all = door.connect(5, 16);
+    all.subscribe("#", Slow::Wait, 4).expect("allowed");
+    drop(host);
+    let host = Host::new(WEATHER);
+    door.lead_to(&host);
+    let reading = thread::spawn(move || all.next_message().expect("by the new host").payload);
+    let mut publisher = host.join(1);
+    let began = Instant::now();
+    while publisher.publish("n", b"again", false).expect("taken") == 0 {
+        assert!(began.elapsed() < Duration::from_secs(30), "nobody came back");
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(reading.join().expect("the subscriber is content"), b"again");
 }
