@@ -26,7 +26,7 @@ use xenstore_core::DomId;
 use xenstore_core::client::{Client, Failure, Nodes};
 
 use rules::Rules;
-use traffic::{ByRequest, Traffic};
+use traffic::{ByRequest, Counters, Traffic};
 
 /// How often the uptime is published, and what no event tells is looked after.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -96,8 +96,7 @@ fn serve<T: Read + Write + ReadReady>(
             next = now.after(PERIOD);
             look_after(traffic, next);
             asks.rest();
-            let uptime = alloc::format!("{}", traffic.borrow().now().as_secs());
-            store.write("data/uptime", uptime.as_bytes())?;
+            report(traffic, store)?;
         }
         if !busy {
             traffic.borrow_mut().wait();
@@ -107,6 +106,18 @@ fn serve<T: Read + Write + ReadReady>(
 
 fn next_ended(traffic: &RefCell<Traffic<'_>>) -> Option<(ChannelId, Ended)> {
     traffic.borrow_mut().next_ended()
+}
+
+/// Publishes how long this domain has been at work, and how much it did.
+fn report<T: Read + Write>(
+    traffic: &RefCell<Traffic<'_>>,
+    store: &mut Client<T>,
+) -> Result<(), Failure<T::Error>> {
+    let (uptime, counters) = (traffic.borrow().now().as_secs(), traffic.borrow().counters);
+    let Counters { events, notifications, wakeups } = counters;
+    let counted = alloc::format!("events {events} notifications {notifications} wakeups {wakeups}");
+    store.write("data/uptime", alloc::format!("{uptime}").as_bytes())?;
+    store.write("data/counters", counted.as_bytes())
 }
 
 /// What no event tells is looked after from time to time.

@@ -67,8 +67,8 @@ const GUEST_MODULES: [&str; 5] =
     ["xen-evtchn", "xen-gntdev", "xen-gntalloc", "xen-privcmd", "xen-netfront"];
 
 /// Our programs, for dom0 and for guests.
-const OWN: [&str; 3] = ["converse", "rate", "datafront"];
-const OWN_OF_GUESTS: [&str; 1] = ["datafront"];
+const OWN: [&str; 4] = ["converse", "rate", "datafront", "transfers"];
+const OWN_OF_GUESTS: [&str; 2] = ["datafront", "transfers"];
 
 /// What a lab puts into its dom0 beside the parts that are always there.
 #[derive(Debug)]

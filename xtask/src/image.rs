@@ -18,7 +18,12 @@ const IMAGES: [&str; 2] = ["stubdom", "guest"];
 /// and line numbers, `NAME.debug`; prints their sizes. Builds the lab's own programs for dom0 too.
 pub(crate) fn build(ws: &Workspace, progress: &Progress) -> Result<()> {
     compile(ws, progress, "building the images", &["stubdom", "guests"])?;
-    compile(ws, progress, "building the lab's programs", &["conversations", "datafront"])?;
+    compile(
+        ws,
+        progress,
+        "building the lab's programs",
+        &["conversations", "datafront", "transfers"],
+    )?;
     for name in IMAGES {
         let path = ws.image(name);
         leave(&ws.built(name), &path).with_context(|| format!("no {}", ws.shown(&path)))?;

@@ -22,6 +22,17 @@ use xen_sys::ids::{DomId, Errno, Port};
 use xen_sys::page::OwnPages;
 use xenstore_core::DomId as StoreDomId;
 
+/// What was done since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counters {
+    /// Events of channels that came.
+    pub(super) events: u64,
+    /// Events that were sent to their clients.
+    pub(super) notifications: u64,
+    /// How often all slept and were woken.
+    pub(super) wakeups: u64,
+}
+
 /// What there was besides the channels' events.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Seen {
@@ -45,6 +56,7 @@ pub(super) struct Traffic<'a> {
     /// Pages that somebody still maps though their channel is gone.
     lingering: Vec<(DomId, Granted)>,
     complaints: Complaints,
+    pub(super) counters: Counters,
     started: SystemTime,
     /// When the broker wants to be called.
     due: Option<Duration>,
@@ -67,6 +79,7 @@ impl<'a> Traffic<'a> {
             ended: VecDeque::new(),
             lingering: Vec::new(),
             complaints: Complaints::default(),
+            counters: Counters::default(),
             started: platform.clock.now(),
             due: None,
             alarm: SystemTime::default(),
@@ -143,6 +156,7 @@ impl<'a> Traffic<'a> {
             if port == self.store {
                 seen.store = true;
             } else if let Some(&id) = self.ports.get(&port) {
+                self.counters.events += 1;
                 enlist(&mut self.ready, &mut self.lines, id);
             }
         }
@@ -170,6 +184,7 @@ impl<'a> Traffic<'a> {
         while let Some(id) = self.broker.next_notification() {
             if let Some(line) = self.lines.get(&id) {
                 line.channel.notify();
+                self.counters.notifications += 1;
             }
         }
         while let Some((id, ended)) = self.broker.next_ended() {
@@ -194,6 +209,7 @@ impl<'a> Traffic<'a> {
             self.timer = Some(next);
         }
         idle();
+        self.counters.wakeups += 1;
     }
 
     fn give_back(&mut self, domain: DomId, granted: Granted) {

@@ -1,0 +1,113 @@
+//! Blocks from one domain to another and a flag back: by a data channel, by HTTP, or by bare TCP.
+//!
+//! One end takes blocks, the other sends so many of one size, one after the other, and prints
+//! `median MICROSECONDS slowest MICROSECONDS rate MEGABYTES`, the last a second.
+#![forbid(unsafe_code)]
+
+mod http;
+mod tcp;
+
+use std::io::Read;
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use clap::{Parser, Subcommand};
+use datafront::{Backend, Connection, Options, Outcome, Target};
+
+#[derive(Debug, Parser)]
+#[command(about = "Measures how long a block takes to another domain, and a flag back")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+struct Blocks {
+    /// Bytes in a block
+    size: usize,
+    /// How many
+    count: usize,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Takes blocks that are pushed to a name
+    Take { name: String },
+    /// Pushes blocks to a name
+    Push {
+        to: Target,
+        #[command(flatten)]
+        blocks: Blocks,
+    },
+    /// Takes blocks by HTTP
+    TakeHttp { address: String },
+    /// Posts blocks by HTTP
+    PushHttp {
+        url: String,
+        #[command(flatten)]
+        blocks: Blocks,
+        /// Keeps the connection for all of them
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Takes blocks by TCP
+    TakeTcp { address: String },
+    /// Sends blocks by TCP, all over one connection
+    PushTcp {
+        address: String,
+        #[command(flatten)]
+        blocks: Blocks,
+    },
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().command {
+        Command::Take { name } => take(&name),
+        Command::Push { to, blocks } => {
+            let mut connection = Connection::open(&options())?;
+            measure(&blocks, |block| {
+                let answer = connection.push(&to, block, block.len() as u64, None)?;
+                ensure!(answer.outcome == Outcome::Done { flag: 1 }, "{}", answer.outcome);
+                Ok(())
+            })
+        }
+        Command::TakeHttp { address } => http::take(&address),
+        Command::PushHttp { url, blocks, keep } => http::push(&url, &blocks, keep),
+        Command::TakeTcp { address } => tcp::take(&address),
+        Command::PushTcp { address, blocks } => tcp::push(&address, &blocks),
+    }
+}
+
+fn options() -> Options {
+    Options { backend: Backend::Announced, ..Options::default() }
+}
+
+/// Takes every block as it comes, and says 1.
+fn take(name: &str) -> Result<()> {
+    let mut connection = Connection::open(&options())?;
+    connection.serve(name)?;
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let mut block = connection.accept()?;
+        while block.read(&mut buffer)? > 0 {}
+        block.done(1, &[])?;
+    }
+}
+
+/// Sends all blocks and tells how long it took.
+fn measure(blocks: &Blocks, mut send: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    let block: Vec<u8> = (0u8..=255).cycle().take(blocks.size).collect();
+    // The first opens what the others find open.
+    send(&block)?;
+    let mut times = Vec::with_capacity(blocks.count);
+    for _ in 0..blocks.count {
+        let began = Instant::now();
+        send(&block)?;
+        times.push(began.elapsed().as_secs_f64() * 1e6);
+    }
+    times.sort_by(f64::total_cmp);
+    let median = times[times.len() / 2];
+    let slowest = times[times.len() - 1];
+    println!("median {median:.1} slowest {slowest:.1} rate {:.2}", blocks.size as f64 / median);
+    Ok(())
+}
