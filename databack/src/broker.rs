@@ -374,6 +374,12 @@ impl<M: Shared> Broker<M> {
         self.channels.find(id.0).map(|channel| channel.end.peer())
     }
 
+    /// Bytes that all domains use: their rings and what waits.
+    #[must_use]
+    pub const fn memory(&self) -> usize {
+        self.accounts.memory
+    }
+
     /// Whose a channel is.
     #[must_use]
     pub fn owner(&self, id: ChannelId) -> Option<&Owner> {

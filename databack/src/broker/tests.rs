@@ -1,4 +1,6 @@
 mod blocks;
 mod messages;
+mod model;
+mod play;
 mod streams;
 mod world;

@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use xen_sys::ids::DomId;
 use xen_sys::page::OwnPages;
+use xen_sys::ring::BadIndex;
 
-use crate::ask::Kind;
-use crate::broker::{Broker, ChannelId, Ended, Limits, Refusal};
-use crate::frame::{self, Call, Notice};
-use crate::policy::{Owner, Policy};
-use crate::vchan::{End, Order, Sizes};
+use databack::ask::Ask;
+use databack::broker::{Broker, ChannelId, Ended, Limits, Refusal};
+use databack::frame::{self, Call, Notice};
+use databack::policy::{Owner, Policy};
+use databack::vchan::{End, Order, Sizes};
 
 pub(super) type Memory = Arc<OwnPages>;
 
@@ -34,6 +35,10 @@ pub(super) struct Front {
     pub(super) reads: bool,
     pub(super) awake: bool,
     pub(super) ended: Option<Ended>,
+    /// Whether it changes its ring's indexes behind its own back.
+    pub(super) lies: bool,
+    /// What its rings are charged.
+    cost: usize,
 }
 
 /// Which front.
@@ -69,14 +74,26 @@ impl World {
     }
 
     pub(super) fn ask(&mut self, domain: u16, kind: &str, sizes: Sizes) -> Result<F, Refusal> {
-        let kind: Kind = kind.parse::<crate::ask::Ask>().unwrap().kind;
+        let kind = kind.parse::<Ask>().unwrap().kind;
         self.broker.admit(&owner(domain), &kind, sizes)?;
         let memory = Arc::new(OwnPages::zeroed(sizes.pages()).unwrap());
         let end = End::serve(Arc::clone(&memory), sizes, (0..sizes.grants()).map(|_| 0));
+        let before = self.broker.memory();
         let id = self.broker.open(owner(domain), kind, end).unwrap();
+        let cost = self.broker.memory() - before;
         let end = End::connect(memory, sizes);
         let (outbox, inbox) = (Vec::new(), Vec::new());
-        let front = Front { id, end, outbox, inbox, reads: true, awake: true, ended: None };
+        let front = Front {
+            id,
+            end,
+            outbox,
+            inbox,
+            reads: true,
+            awake: true,
+            ended: None,
+            lies: false,
+            cost,
+        };
         self.fronts.push(front);
         self.serve(id);
         self.run();
@@ -222,13 +239,9 @@ impl World {
 
     /// The memory that is in use beside that of the channels themselves.
     pub(super) fn waiting_memory(&self) -> usize {
-        let fixed: usize = self
-            .fronts
-            .iter()
-            .filter(|front| self.broker.owner(front.id).is_some())
-            .map(|front| super::super::cost(front.end.sizes()))
-            .sum();
-        self.broker.accounts.memory - fixed
+        let open = |front: &&Front| self.broker.owner(front.id).is_some();
+        let fixed: usize = self.fronts.iter().filter(open).map(|front| front.cost).sum();
+        self.broker.memory() - fixed
     }
 }
 
@@ -237,19 +250,23 @@ impl Front {
     /// to be told.
     pub(super) fn pump(&mut self) -> bool {
         self.awake = false;
-        loop {
-            let written = self.end.write(&self.outbox).unwrap();
-            self.outbox.drain(..written);
-            let mut bytes = [0; 4096];
-            let read = if self.reads { self.end.read(&mut bytes).unwrap() } else { 0 };
-            self.inbox.extend(&bytes[..read]);
-            let more = (self.reads && self.end.await_bytes(0).unwrap())
-                || (!self.outbox.is_empty() && self.end.await_room(0).unwrap());
-            if !more {
-                break;
-            }
-        }
+        while self.try_pump().unwrap_or_else(|bad| {
+            assert!(self.lies, "{bad}");
+            false
+        }) {}
         self.end.take_notify()
+    }
+
+    /// Moves what it can; whether there is more.
+    fn try_pump(&mut self) -> Result<bool, BadIndex> {
+        let written = self.end.write(&self.outbox)?;
+        self.outbox.drain(..written);
+        let mut bytes = [0; 4096];
+        let read = if self.reads { self.end.read(&mut bytes)? } else { 0 };
+        self.inbox.extend(&bytes[..read]);
+        let more = (self.reads && self.end.await_bytes(0)?)
+            || (!self.outbox.is_empty() && self.end.await_room(0)?);
+        Ok(more && !self.lies)
     }
 }
 
