@@ -130,7 +130,7 @@ fn start_heap(boot: &'static BootInfo) -> u64 {
             (LEAST_MEMORY - behind).div_ceil(1024)
         ));
     }
-    heap::add_memory(boot.take_free_memory(populated));
+    boot.take_free_memory(populated).into_iter().for_each(heap::add_memory);
     *GROWTH.lock() = Growth::claim();
     heap::grow_with(grow);
     populated * PAGE_SIZE as u64

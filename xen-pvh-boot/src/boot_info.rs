@@ -200,7 +200,8 @@ impl BootInfo {
         &self.regions
     }
 
-    /// Hands out [`free_memory`](Self::free_memory), once: later calls get nothing.
+    /// Hands out [`memory_below`](Self::memory_below) and [`free_memory`](Self::free_memory), once:
+    /// later calls get nothing.
     ///
     /// `populated` must be what Xen says (`XENMEM_current_reservation` less the special pages).
     #[cfg(not(test))]
@@ -208,23 +209,47 @@ impl BootInfo {
         clippy::mut_from_ref,
         reason = "the memory is not behind the reference, and goes once"
     )]
-    pub fn take_free_memory(&'static self, populated: u64) -> &'static mut [u8] {
+    pub fn take_free_memory(&'static self, populated: u64) -> [&'static mut [u8]; 2] {
         static TAKEN: AtomicBool = AtomicBool::new(false);
         // Four GiB are mapped; the top holds special pages in any case.
-        let Range { start, end } = self.free_memory(populated.min(0xf_c000));
-        if start >= end || TAKEN.swap(true, Ordering::Relaxed) {
-            return &mut [];
+        let behind = self.free_memory(populated.min(0xf_c000));
+        if TAKEN.swap(true, Ordering::Relaxed) {
+            return [&mut [], &mut []];
         }
-        let (Ok(length), Ok(start)) = (usize::try_from(end - start), usize::try_from(start)) else {
-            return &mut [];
-        };
-        // SAFETY:
-        // 1. Xen has populated these pages, and they are mapped onto themselves.
-        // 2. The image and its modules end before them, and what start_info held was copied.
-        // 3. They are handed out once.
-        unsafe {
-            core::slice::from_raw_parts_mut(core::ptr::with_exposed_provenance_mut(start), length)
+        [self.memory_below(), behind].map(|Range { start, end }| {
+            let length = usize::try_from(end.saturating_sub(start)).unwrap_or(0);
+            let Ok(start) = usize::try_from(start) else { return &mut [][..] };
+            if length == 0 {
+                return &mut [];
+            }
+            let start = core::ptr::with_exposed_provenance_mut(start);
+            // SAFETY:
+            // 1. Xen has populated these pages, and they are mapped onto themselves.
+            // 2. The image and its modules are not in them, and what start_info held was copied.
+            // 3. They are handed out once, and the two do not overlap: the image is in between.
+            unsafe { core::slice::from_raw_parts_mut(start, length) }
+        })
+    }
+
+    /// The memory before the image that it may use: all of it but page 0, which is not mapped.
+    ///
+    /// A domain without emulated devices has RAM there without a hole. The memory map, where there
+    /// is one that makes sense, can only make it less.
+    pub fn memory_below(&self) -> Range<u64> {
+        if self.modules.iter().any(|module| module.start < self.image.start) {
+            return PAGE..PAGE;
         }
+        PAGE..self.announced(PAGE).min(self.image.start) / PAGE * PAGE
+    }
+
+    /// Where the RAM ends that holds `address`, as the memory map says; without limit if it says
+    /// nothing of that address.
+    fn announced(&self, address: u64) -> u64 {
+        let end = |region: &Region| region.start.saturating_add(region.size);
+        (self.regions.iter())
+            .filter(|region| region.kind == RegionKind::Ram)
+            .find(|region| (region.start..end(region)).contains(&address))
+            .map_or(u64::MAX, end)
     }
 
     /// The memory an image may use: whole pages behind the image and its modules.
@@ -240,13 +265,7 @@ impl BootInfo {
         let start = (self.modules.iter())
             .map(|module| module.start.saturating_add(module.size))
             .fold(self.image.end, u64::max);
-        let announced = (self.regions.iter())
-            .filter(|region| region.kind == RegionKind::Ram)
-            .find(|region| {
-                (region.start..region.start.saturating_add(region.size)).contains(&start)
-            })
-            .map_or(u64::MAX, |region| region.start.saturating_add(region.size));
-        let end = populated.saturating_mul(PAGE).min(announced);
+        let end = populated.saturating_mul(PAGE).min(self.announced(start));
         page_up(start.min(u64::MAX - PAGE))..end / PAGE * PAGE
     }
 }
@@ -390,6 +409,7 @@ mod tests {
             (0xfc00_0000, 0x1000, 3),
         ]);
         let boot = guest.parse().unwrap();
+        assert_eq!(boot.memory_below(), 0x1000..0x10_0000, "all but the page that is not mapped");
         assert_eq!(boot.free_memory(0x1000 + 8).end, 0x100_0000, "special pages are no RAM");
         assert_eq!(boot.free_memory(0x800).end, 0x80_0000, "unpopulated RAM is no RAM");
         assert_eq!(boot.regions()[2].kind, RegionKind::Acpi);
@@ -399,6 +419,7 @@ mod tests {
     fn a_nonsense_map_is_ignored() {
         // init-xenstore-domain --maxmem on Xen 4.17 announces 0x40 bytes of RAM.
         let boot = Guest::new().map(&[(0, 0x40, 1)]).parse().unwrap();
+        assert_eq!(boot.memory_below(), 0x1000..0x10_0000);
         assert_eq!(boot.free_memory(2048), 0x15_0000..0x80_0000);
     }
 
@@ -427,6 +448,20 @@ mod tests {
             guest.put(START_INFO + 0x408, &size.to_le_bytes());
             assert_eq!(guest.parse().unwrap().module_range(0, 2048), None, "{start:#x}");
         }
+    }
+
+    #[test]
+    fn memory_before_the_image_ends_where_the_map_or_a_module_says() {
+        let boot = Guest::new().map(&[(0, 0xa_0000, 1), (0x10_0000, 0x100_0000, 1)]);
+        let boot = boot.parse().unwrap();
+        assert_eq!(boot.memory_below(), 0x1000..0xa_0000, "there is a hole");
+        assert_eq!(boot.free_memory(0x800), 0x15_0000..0x80_0000);
+        let mut guest = Guest::new();
+        guest.put(START_INFO + 12, &1u32.to_le_bytes());
+        guest.put(START_INFO + 16, &(START_INFO + 0x400).to_le_bytes());
+        guest.put(START_INFO + 0x400, &0x8000u64.to_le_bytes());
+        guest.put(START_INFO + 0x408, &0x1000u64.to_le_bytes());
+        assert!(guest.parse().unwrap().memory_below().is_empty(), "a module is there");
     }
 
     #[test]
