@@ -7,21 +7,22 @@ use xenstore_core::wire::Op;
 
 /// Prints every weight.
 pub(crate) fn all() {
-    nodes();
+    nodes("a node", b"valuevalue");
+    nodes("a node with a value of 64 bytes", &[b'v'; 64]);
     host();
     churn();
 }
 
-/// Nodes of dom0's with values of ten bytes, in directories of a hundred.
-fn nodes() {
+/// Nodes of dom0's with this value, in directories of a hundred.
+fn nodes(name: &str, value: &[u8]) {
     let mut world = World::new();
     let toolstack = world.toolstack();
     let (before, known) = (Use::now(), world.server().stats().nodes);
     for node in 0..100_000 {
         let path = format!("/some/directory/{}/{}\0", node / 100, node % 100);
-        world.ask(toolstack, Op::Write, &[path.as_bytes(), b"valuevalue"]);
+        world.ask(toolstack, Op::Write, &[path.as_bytes(), value]);
     }
-    say("a node", before, world.server().stats().nodes - known);
+    say(name, before, world.server().stats().nodes - known);
 }
 
 /// Ten thousand domains, and then what is theirs.

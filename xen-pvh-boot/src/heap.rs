@@ -1,14 +1,16 @@
-//! Page frames by the buddy system, and small objects on top of them.
+//! Page frames by the buddy system, and objects of three sizes on top of them.
 //!
-//! Two allocators because they serve two sizes. The buddy system keeps whole pages, as they come
-//! from the domain builder and from Xen, and gives out what is large or must be a page; blocks that
-//! come back merge, so a large one can be had again after small use. The store needs hundreds of
-//! thousands of small objects with a few bytes of overhead each, which talc gives; it takes pages
-//! in chunks, and a chunk goes back when the last object in it does. When no page is left the image
-//! may ask Xen for more ([`grow_with`]).
+//! The buddy system keeps whole pages, as they come from the domain builder and from Xen, and gives
+//! out what is large or must be a page; blocks that come back merge, so a large one can be had again
+//! after small use. The store needs hundreds of thousands of objects of less than a hundred bytes:
+//! those share pages with others of their size (`small`). What is between, such as buffers, comes
+//! from talc. Both take pages in chunks, and a chunk goes back when the last object in it does. When
+//! no page is left the image may ask Xen for more ([`grow_with`]).
 //!
 //! An allocation that fails is a panic in Rust's collections, so the image asks [`reserve`] before
 //! it starts what could need memory, and refuses it while there is still a reserve.
+
+mod small;
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::ops::Range;
@@ -21,12 +23,10 @@ use talc::base::Talc;
 use talc::base::binning::Binning;
 use talc::source::Source;
 
+use small::{CHUNK, Small, is_small};
+
 /// Bytes in a page frame.
 pub const FRAME: usize = 4096;
-
-/// What talc takes at a time: little enough that a small domain wastes little, enough that
-/// refilling is rare. A power of two, so that chunks are aligned to their size.
-const CHUNK: usize = 16 * FRAME;
 
 /// From this size on an object gets pages of its own: in a chunk it would leave large holes.
 const LARGE: usize = CHUNK / 4;
@@ -146,11 +146,12 @@ impl Statistics {
 
 /// The figures of now. Cheap: counters are kept, nothing is walked.
 pub fn statistics() -> Statistics {
+    let small = SMALL.lock().counters;
     let counters = *TALC.lock().counters();
     let frames = FRAMES.lock();
     Statistics {
-        allocated: counters.allocated_bytes + frames.large,
-        chunks_free: counters.available_bytes,
+        allocated: small.allocated + counters.allocated_bytes + frames.large,
+        chunks_free: small.available + counters.available_bytes,
         frames_free: frames.free,
         total: frames.total,
     }
@@ -160,10 +161,15 @@ pub fn statistics() -> Statistics {
 /// Says whether it can: as one large object, or as any number of smaller ones.
 pub fn reserve(bytes: usize) -> bool {
     let Some(layout) = block_layout(bytes) else { return false };
-    let mut frames = FRAMES.lock();
     // Pages are taken rarely, and this is asked before each request that needs memory.
-    if frames.reserved < layout.size() {
-        let Some(block) = frames.take(layout) else { return false };
+    if FRAMES.lock().reserved < layout.size() {
+        let mut block = take_frames(layout);
+        if block.is_none() {
+            SMALL.lock().trim();
+            block = take_frames(layout);
+        }
+        let Some(block) = block else { return false };
+        let mut frames = FRAMES.lock();
         // SAFETY: taken just now, and not used.
         unsafe { frames.give_back(block, layout) };
         frames.reserved = layout.size();
@@ -171,9 +177,27 @@ pub fn reserve(bytes: usize) -> bool {
     true
 }
 
-/// Feeds talc from the page frames, a chunk at a time.
+/// Takes a block, and holds the lock no longer than that.
+fn take_frames(layout: Layout) -> Option<NonNull<u8>> {
+    FRAMES.lock().take(layout)
+}
+
+/// Feeds the others from the page frames, a chunk at a time.
 #[derive(Debug)]
 struct Chunks;
+
+impl small::Chunks for Chunks {
+    fn take(&mut self) -> Option<NonNull<u8>> {
+        take_frames(block_layout(CHUNK)?)
+    }
+
+    unsafe fn give_back(&mut self, chunk: NonNull<u8>) {
+        if let Some(layout) = block_layout(CHUNK) {
+            // SAFETY: `take` took it, and the caller does not use it any more.
+            unsafe { FRAMES.lock().give_back(chunk, layout) };
+        }
+    }
+}
 
 // SAFETY: `acquire` reaches the allocator through the reference it is given only; `FRAMES` is
 // another lock, and taking frames does not allocate. `resize` returns one of its arguments.
@@ -181,8 +205,7 @@ unsafe impl Source for Chunks {
     const TRACK_HEAP_END: bool = true;
 
     fn acquire<B: Binning>(talc: &mut Talc<Self, B>, _layout: Layout) -> Result<(), ()> {
-        let layout = block_layout(CHUNK).ok_or(())?;
-        let block = FRAMES.lock().take(layout).ok_or(())?;
+        let block = block_layout(CHUNK).and_then(take_frames).ok_or(())?;
         // SAFETY: the block was taken and belongs to nobody else.
         unsafe { talc.claim(block.as_ptr(), CHUNK) }.map(drop).ok_or(())
     }
@@ -203,16 +226,21 @@ unsafe impl Source for Chunks {
     }
 }
 
+static SMALL: Mutex<Small<Chunks>> = Mutex::new(Small::new(Chunks));
 static TALC: Mutex<Talc<Chunks, DefaultBinning>> = Mutex::new(Talc::new(Chunks));
 
 /// The global allocator of an image.
 #[derive(Debug)]
 pub struct Heap;
 
-// SAFETY: each object is of one of the two allocators, by its layout alone; both give memory of
+// SAFETY: each object is of one of the three allocators, by its layout alone; all give memory of
 // that layout that nobody else has. The locks make it `Sync`.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if is_small(layout) {
+            let object = SMALL.lock().allocate(layout.size());
+            return object.map_or(core::ptr::null_mut(), NonNull::as_ptr);
+        }
         let block = match large_layout(layout) {
             Some(block) => {
                 let mut frames = FRAMES.lock();
@@ -227,6 +255,13 @@ unsafe impl GlobalAlloc for Heap {
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        if is_small(layout) {
+            if let Some(object) = NonNull::new(block) {
+                // SAFETY: `alloc` took it with the same layout.
+                unsafe { SMALL.lock().free(object, layout.size()) };
+            }
+            return;
+        }
         match (large_layout(layout), NonNull::new(block)) {
             (Some(taken), Some(block)) => {
                 let mut frames = FRAMES.lock();
@@ -243,17 +278,14 @@ unsafe impl GlobalAlloc for Heap {
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: the caller gave a size that is valid with this alignment.
         let new_layout = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
-        match (large_layout(layout), large_layout(new_layout)) {
-            (Some(old), Some(new)) if old == new => {
-                let mut frames = FRAMES.lock();
-                frames.large = frames.large - layout.size() + size;
-                return block;
-            }
+        let stays = match (is_small(layout), is_small(new_layout)) {
+            (true, true) => resize_small(layout, new_layout),
             // SAFETY: the caller keeps the contract of `GlobalAlloc::realloc`.
-            (None, None) if unsafe { TALC.lock().try_realloc_in_place(block, layout, size) } => {
-                return block;
-            }
-            _ => {}
+            (false, false) => unsafe { resize_in_place(block, layout, new_layout) },
+            _ => false,
+        };
+        if stays {
+            return block;
         }
         // SAFETY: as `alloc`.
         let new = unsafe { self.alloc(new_layout) };
@@ -264,6 +296,33 @@ unsafe impl GlobalAlloc for Heap {
             unsafe { self.dealloc(block, layout) };
         }
         new
+    }
+}
+
+/// Lets a small object keep its place when its size changes so, if that is large enough.
+fn resize_small(layout: Layout, new: Layout) -> bool {
+    let fits = Small::<Chunks>::fits(layout.size(), new.size());
+    if fits {
+        SMALL.lock().resize(layout.size(), new.size());
+    }
+    fits
+}
+
+/// Lets an object that is not small, and will not be, keep its place when its size changes, if that
+/// is large enough.
+///
+/// # Safety
+/// The object was allocated with the first layout.
+unsafe fn resize_in_place(block: *mut u8, layout: Layout, new: Layout) -> bool {
+    match (large_layout(layout), large_layout(new)) {
+        (Some(old_block), Some(new_block)) if old_block == new_block => {
+            let mut frames = FRAMES.lock();
+            frames.large = frames.large - layout.size() + new.size();
+            true
+        }
+        // SAFETY: the caller's; neither layout is of another allocator.
+        (None, None) => unsafe { TALC.lock().try_realloc_in_place(block, layout, new.size()) },
+        _ => false,
     }
 }
 
@@ -353,6 +412,7 @@ mod tests {
 
         free(large);
         objects.into_iter().flatten().for_each(free);
+        SMALL.lock().trim();
         let end = statistics();
         assert_eq!(end.allocated, 0, "all given back");
         assert!(end.frames_free + CHUNK >= end.total, "one chunk is kept: {end:?}");

@@ -248,22 +248,23 @@ fn plural(number: &str) -> &'static str {
 
 /// What the store's parts weigh.
 fn weights(weighed: &Figures) -> Result<Table> {
-    const TARGETS: [(&str, f64); 5] = [
-        ("a node", 120.0),
-        ("a watch", 100.0),
-        ("an idle domain", 512.0),
-        ("10,000 domains with 100 nodes and 8 watches each", (192 << 20) as f64),
-        ("growth by a million creates and removes", 0.0),
+    const TARGETS: [(&str, Option<f64>); 6] = [
+        ("a node", Some(120.0)),
+        ("a node with a value of 64 bytes", None),
+        ("a watch", Some(100.0)),
+        ("an idle domain", Some(512.0)),
+        ("10,000 domains with 100 nodes and 8 watches each", Some((192 << 20) as f64)),
+        ("growth by a million creates and removes", Some(0.0)),
     ];
     let mut rows = Vec::new();
     for (name, most) in TARGETS {
-        rows.push(row(name, Some(most), weighed.of(name)?, "bytes"));
+        rows.push(row(name, most, weighed.of(name)?, "bytes"));
         let asked = format!("{name}, asked for");
         rows.push(row(&asked, None, weighed.of(&asked)?, "bytes"));
     }
-    let about = "Bytes of the heap, which is talc as in the image: with what it adds to each \
-                 object, and as they were asked for. Nodes have values of ten bytes and share \
-                 their permissions; a domain comes without its ring's page.";
+    let about = "Bytes of the heap, which is the image's: with what it adds to each object, and \
+                 as they were asked for. Nodes have values of ten bytes where nothing else is \
+                 said, and share their permissions; a domain comes without its ring's page.";
     Ok(table("Bytes", about, rows))
 }
 
