@@ -125,7 +125,7 @@ impl Audience {
             Change::Announced { special, .. } => self.tell_special(store, *special, None),
             Change::Removed { subtree, parent } => {
                 let path = Path::trusted(path);
-                self.tell_below(store, path, subtree, Step::Leave, |_| true);
+                self.tell_below(store, path, subtree, Step::Leave, &mut |_| true);
                 let secrecy = Secrecy::new(&subtree.perms, Some(parent));
                 self.tell_path(store, path.as_bytes(), 0, secrecy);
             }
@@ -149,7 +149,7 @@ impl Audience {
             return self.tell(store, place, change);
         };
         self.tell_path(store, path.as_bytes(), 0, Secrecy::new(&subtree.perms, Some(parent)));
-        self.tell_below(store, path, subtree, Step::Enter, |_| true);
+        self.tell_below(store, path, subtree, Step::Enter, &mut |_| true);
     }
 
     fn tell_all(&mut self, store: &Store, home: Option<&Home>, before: &Tree, log: &[Record]) {
@@ -180,7 +180,7 @@ impl Audience {
             let was = self.tell_outcome(store, home, before, path);
             let Some(gone) = was.filter(|_| used.removed) else { continue };
             // Even a node that came back under a new child lost its value on the way.
-            self.tell_below(store, path, gone, Step::Enter, |below| {
+            self.tell_below(store, path, gone, Step::Enter, &mut |below| {
                 let named = uses.get(below).is_some_and(|path| path.changed);
                 !named && told.insert(below.into())
             });
@@ -291,13 +291,14 @@ impl Audience {
     }
 
     /// Tells the watches that are exactly at a node below a node that is gone.
+    #[inline(never)]
     fn tell_below(
         &mut self,
         store: &Store,
         path: Path<'_>,
         gone: &Rc<Node>,
         when: Step,
-        mut wanted: impl FnMut(&[u8]) -> bool,
+        wanted: &mut dyn FnMut(&[u8]) -> bool,
     ) {
         let Some(top) = self.watches.spot(path.as_bytes()) else { return };
         let mut spots: Vec<Option<Spot>> = Vec::new();

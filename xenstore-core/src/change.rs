@@ -60,7 +60,9 @@ impl Change {
     }
 
     /// Tells all that follows from the change for those who own nodes.
-    pub(crate) fn follow(&self, place: Place<'_>, mut to: impl FnMut(Effect<'_>)) {
+    ///
+    /// To a trait object, because each copy of this would add kilobytes to the image.
+    pub(crate) fn follow(&self, place: Place<'_>, to: &mut dyn FnMut(Effect<'_>)) {
         let Place::Node(path) = place else { return };
         match self {
             Self::Nothing | Self::Announced { .. } => {}
@@ -111,7 +113,7 @@ fn follow_permitted(
     node: &Rc<Node>,
     perms: &Perms,
     parent: Option<&Rc<Perms>>,
-    mut to: impl FnMut(Effect<'_>),
+    to: &mut dyn FnMut(Effect<'_>),
 ) {
     let (from, new) = (node.perms.owner(), perms.owner());
     let before = charge_of(node, path.as_bytes().len());
@@ -151,7 +153,7 @@ fn follow_removed(
     path: Path<'_>,
     subtree: &Rc<Node>,
     parent: &Perms,
-    mut to: impl FnMut(Effect<'_>),
+    to: &mut dyn FnMut(Effect<'_>),
 ) {
     let (mut owner, mut nodes, mut bytes) = (parent.owner(), 0, signed(entry_len(path)));
     let mut walk = Walk::new(path, subtree);

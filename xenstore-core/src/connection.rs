@@ -22,7 +22,11 @@ pub(crate) struct Connection {
     pub(crate) transactions: BTreeMap<u32, Box<Transaction>>,
     last_transaction: u32,
     /// Whether [`Connections::ready`] has it.
+    queued: bool,
+    /// Whether its owner should look at it, because there is something to send.
     ready: bool,
+    /// The same, because its input can go on.
+    resumed: bool,
     /// Whether input was refused, so that its owner must be told when it can go on.
     pub(crate) stalled: bool,
     /// Whether it is noted that it waits for memory.
@@ -41,6 +45,11 @@ impl Connection {
                 return number;
             }
         }
+    }
+
+    /// Notes that all was sent.
+    pub(crate) fn drained(&mut self) {
+        self.ready = false;
     }
 
     /// Forgets all that the guest began, as if it had just connected. Its watches are the caller's
@@ -88,7 +97,9 @@ impl Connections {
             watches: Vec::new(),
             transactions: BTreeMap::new(),
             last_transaction: 0,
+            queued: false,
             ready: false,
+            resumed: false,
             stalled: false,
             starved: false,
             ignored: false,
@@ -133,11 +144,19 @@ impl Connections {
     pub(crate) fn mark_ready(&mut self, slot: u32) {
         let connection =
             self.slots.get_mut(slot as usize).and_then(|place| place.connection.as_deref_mut());
-        if let Some(connection) = connection
-            && !connection.ready
-        {
+        if let Some(connection) = connection {
             connection.ready = true;
-            self.ready.push_back(slot);
+            if !core::mem::replace(&mut connection.queued, true) {
+                self.ready.push_back(slot);
+            }
+        }
+    }
+
+    /// Has the owner look at the connection in a slot for input that it was refused before.
+    pub(crate) fn mark_resumed(&mut self, slot: u32) {
+        self.mark_ready(slot);
+        if let Some((connection, _)) = self.in_slot(slot) {
+            connection.resumed = true;
         }
     }
 
@@ -146,7 +165,9 @@ impl Connections {
             let slot = self.ready.pop_front()?;
             // The slot may be empty by now, or hold another connection, which has its own mark.
             let Some((connection, _)) = self.in_slot(slot) else { continue };
-            if core::mem::take(&mut connection.ready) {
+            connection.queued = false;
+            let resumed = core::mem::take(&mut connection.resumed);
+            if core::mem::take(&mut connection.ready) || resumed {
                 return Some(ConnId { slot, generation: connection.generation });
             }
         }

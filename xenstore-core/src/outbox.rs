@@ -205,7 +205,8 @@ impl Outbox {
             return None;
         }
         let number = self.next_event();
-        let what = if told == own {
+        // To make a watch's path from the names of its points takes longer than to share it.
+        let what = if told == own && (told < path.len() || self.held() > CROWDED) {
             What::Own
         } else {
             self.paths_len += small(path.len());
@@ -250,6 +251,7 @@ impl Outbox {
         self.next_with_events(watches, spare)
     }
 
+    #[inline(never)]
     fn next_with_events<'a>(&'a self, watches: &Watches, spare: &'a mut Spare) -> Option<&'a [u8]> {
         let sent = self.sent as usize;
         let before = self.events.front().map_or(self.replies.len(), |event| self.place_of(event));
@@ -278,6 +280,7 @@ impl Outbox {
         }
     }
 
+    #[inline(never)]
     fn forget_some(&mut self, mut count: usize, spare: &mut Spare) {
         while count > 0 {
             let next = self.events.front().map(|event| (self.place_of(event), event.len));

@@ -74,7 +74,7 @@ impl<'a> Path<'a> {
 
     /// Returns how many names the path has; 0 for the root.
     pub(crate) fn depth(self) -> usize {
-        if self.is_root() { 0 } else { self.bytes.iter().filter(|&&byte| byte == b'/').count() }
+        if self.is_root() { 0 } else { slashes(self.bytes) }
     }
 
     /// Returns the path of the ancestor that is `levels` above; the root if there are fewer.
@@ -248,6 +248,17 @@ pub(crate) fn home_of(path: &[u8]) -> Option<(DomId, usize)> {
     let rest = path.strip_prefix(HOMES)?;
     let digits = rest.iter().take(6).position(|&byte| byte == b'/').unwrap_or(rest.len());
     Some((domain_of(&rest[..digits])?, HOMES.len() + digits))
+}
+
+/// Counts the slashes: sixteen bytes at a time, see [`is_well_formed`].
+fn slashes(bytes: &[u8]) -> usize {
+    let (blocks, rest) = bytes.as_chunks::<16>();
+    let mut last = [0; 16];
+    last[..rest.len()].copy_from_slice(rest);
+    let count = |block: &[u8; 16]| {
+        usize::from(block.iter().fold(0u8, |count, &byte| count + u8::from(byte == b'/')))
+    };
+    blocks.iter().map(count).sum::<usize>() + count(&last)
 }
 
 /// Returns the length that the path limit counts: without a leading `/local/domain/N/`, so that a

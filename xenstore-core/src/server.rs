@@ -176,6 +176,8 @@ impl Server {
         let (stalled, owed) = (connection.stalled, outbox.owed());
         if stalled {
             self.wake(conn);
+        } else if drained {
+            connection.drained();
         }
         if owed.is_some() {
             self.audience.make_good(conn);
@@ -291,7 +293,7 @@ impl Server {
     fn wake(&mut self, conn: ConnId) {
         let stalled = self.audience.connections.find(conn).is_some_and(|conn| conn.stalled);
         if stalled && self.may_receive(conn) {
-            self.audience.connections.mark_ready(conn.slot);
+            self.audience.connections.mark_resumed(conn.slot);
         }
     }
 

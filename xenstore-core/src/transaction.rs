@@ -148,7 +148,7 @@ impl Record {
     pub(crate) fn memory(op: &PathOp<'_>, change: &Change) -> usize {
         let value = if let PathOp::Edit(Edit::Write(_, value)) = op { value.len() } else { 0 };
         let mut memory = size_of::<Self>() + op.place().as_bytes().len() + value;
-        change.follow(op.place(), |effect| {
+        change.follow(op.place(), &mut |effect| {
             if let Effect::Charge { bytes, .. } = effect {
                 memory += bytes.unsigned_abs();
             }
@@ -172,6 +172,7 @@ impl Record {
     }
 
     /// Does the change, which waits, to the tree that it was judged on.
+    #[inline(never)]
     pub(crate) fn apply(&self, tree: &mut Tree, waiting: &Waiting) {
         if let PathOp::Edit(edit) = self.op() {
             apply(tree, &edit, &self.change, waiting.generation, &waiting.trail);

@@ -30,7 +30,7 @@ impl Store {
         }
         let created = matches!(change, Change::Created { .. });
         let mut bill = Bill::default();
-        change.follow(place, |effect| {
+        change.follow(place, &mut |effect| {
             if let Effect::Charge { owner, nodes, bytes } = effect {
                 bill.add(owner, nodes, bytes);
             }
@@ -59,7 +59,7 @@ impl Store {
         let Some(domain) = self.domains.find(caller.domain) else { return Ok(()) };
         let (mut more, mut memory) = (0, 0);
         for record in log {
-            record.change.follow(record.place(), |effect| match effect {
+            record.change.follow(record.place(), &mut |effect| match effect {
                 Effect::Charge { owner, nodes, bytes } if owner.who == domain.who => {
                     more += nodes;
                     memory += bytes;
@@ -76,7 +76,7 @@ impl Store {
     /// Brings every account and the index of owned nodes up to a change.
     pub(super) fn account(&mut self, place: Place<'_>, change: &Change) {
         let Self { domains, notices, relieved, privileged, .. } = self;
-        change.follow(place, |effect| match effect {
+        change.follow(place, &mut |effect| match effect {
             Effect::Charge { owner, nodes, bytes } => {
                 if let Some(domain) = domains.named_by_mut(owner) {
                     domain.charge(nodes, bytes);

@@ -27,15 +27,15 @@ pub(crate) struct Budget {
 #[rustfmt::skip]
 pub(crate) const BUDGETS: [Budget; 9] = [
     //                                                         target         1 domain, 1,000
-    line("READ",                                          Some(  600), [ 1_560,  1_588]),
-    line("WRITE",                                         Some(1_500), [ 2_880,  2_987]),
-    line("WRITE of another length",                       None,        [ 3_347,  3_455]),
-    line("DIRECTORY of 10",                               Some(1_500), [ 2_232,  2_260]),
-    line("GET_PERMS",                                     None,        [ 1_727,  1_790]),
-    line("SET_PERMS",                                     None,        [ 4_963,  5_480]),
-    line("MKDIR and RM",                                  None,        [ 9_736,  9_987]),
-    line("WATCH and UNWATCH",                             Some(3_000), [ 7_737,  7_834]),
-    line("transaction of START, READ, WRITE, END",        Some(6_000), [18_377, 21_067]),
+    line("READ",                                          Some(  600), [ 1_483,  1_511]),
+    line("WRITE",                                         Some(1_500), [ 2_815,  2_923]),
+    line("WRITE of another length",                       None,        [ 3_154,  3_262]),
+    line("DIRECTORY of 10",                               Some(1_500), [ 2_156,  2_184]),
+    line("GET_PERMS",                                     None,        [ 1_650,  1_713]),
+    line("SET_PERMS",                                     None,        [ 4_475,  5_022]),
+    line("MKDIR and RM",                                  None,        [ 8_984,  9_249]),
+    line("WATCH and UNWATCH",                             Some(3_000), [ 6_970,  7_080]),
+    line("transaction of START, READ, WRITE, END",        Some(6_000), [ 9_441,  9_569]),
 ];
 
 const fn line(operation: &'static str, target: Option<u32>, now: [u32; 2]) -> Budget {
