@@ -369,6 +369,9 @@ impl<L: Link> Connection<L> {
     /// [`Error::Gone`] if nobody told how; what will not get better by waiting.
     pub(crate) fn restore(&mut self) -> Result<(), Error> {
         let (mut pause, longest) = PAUSES;
+        if self.link.is_none() && self.reopen.is_some() {
+            log::warn!("the channel was lost; another is asked for");
+        }
         while self.link.is_none() {
             let reopen = self.reopen.as_mut().ok_or(Error::Gone)?;
             match reopen() {
@@ -380,7 +383,7 @@ impl<L: Link> Connection<L> {
                     }
                 }
                 Err(error) if !error.may_pass() => return Err(error),
-                Err(_) => {}
+                Err(error) => log::warn!("{error}; this is tried again"),
             }
             if self.link.is_none() {
                 thread::sleep(pause);

@@ -155,13 +155,14 @@ pub enum Error {
 
 impl Error {
     /// Whether it may be otherwise in a while, though nobody here does anything about it: the
-    /// domain of the channels is being started.
+    /// domain of the channels is being started, and its policy comes later.
     pub(crate) const fn may_pass(&self) -> bool {
         matches!(
             self,
             Self::NoBackend { .. }
                 | Self::UnknownDomain(_)
                 | Self::NoChannels { .. }
+                | Self::Refused { .. }
                 | Self::NoAnswer { .. }
                 | Self::Attach { .. }
                 | Self::Silence

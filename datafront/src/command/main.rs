@@ -20,6 +20,9 @@ use arguments::{Arguments, Command};
 use exit::Failure;
 
 fn main() -> ExitCode {
+    if log::set_logger(&Told).is_ok() {
+        log::set_max_level(log::LevelFilter::Warn);
+    }
     let arguments = Arguments::parse();
     match run(&arguments) {
         Ok(code) => code,
@@ -28,6 +31,23 @@ fn main() -> ExitCode {
             failure.code()
         }
     }
+}
+
+/// What the library has to say besides its results goes where our own messages do.
+struct Told;
+
+impl log::Log for Told {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            eprintln!("datafront: {}", record.args());
+        }
+    }
+
+    fn flush(&self) {}
 }
 
 fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {

@@ -2,7 +2,8 @@
 
 use core::time::Duration;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Cursor, IsTerminal, Read, Write};
+use std::io::{self, BufReader, Cursor, IsTerminal, Read, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -45,30 +46,19 @@ pub(crate) fn run<L: Link>(
 }
 
 /// The block and its length. Of what is no file, the length is known when all of it was read.
-fn open(file: Option<&Path>) -> io::Result<(Box<dyn BufRead>, u64)> {
-    let input = match file {
+fn open(file: Option<&Path>) -> io::Result<(Box<dyn Read>, u64)> {
+    let mut input = match file {
         Some(path) => File::open(path)?,
-        None => io::stdin().lock().get_file()?,
+        None => File::from(io::stdin().as_fd().try_clone_to_owned()?),
     };
     let metadata = input.metadata()?;
     if metadata.is_file() {
-        return Ok((Box::new(BufReader::new(input)), metadata.len()));
+        return Ok((Box::new(input), metadata.len()));
     }
     let mut bytes = Vec::new();
-    (&input).read_to_end(&mut bytes)?;
+    input.read_to_end(&mut bytes)?;
     let len = bytes.len() as u64;
     Ok((Box::new(Cursor::new(bytes)), len))
-}
-
-/// The file behind a stream, as one of our own.
-trait Underneath {
-    fn get_file(&self) -> io::Result<File>;
-}
-
-impl<F: std::os::fd::AsFd> Underneath for F {
-    fn get_file(&self) -> io::Result<File> {
-        self.as_fd().try_clone_to_owned().map(File::from)
-    }
 }
 
 fn progress(len: u64) -> ProgressBar {
