@@ -394,3 +394,28 @@ fn a_subscription_outlives_its_channel() {
     }
     assert_eq!(reading.join().expect("the subscriber is content"), b"again");
 }
+
+#[test]
+fn a_receiver_need_not_read_what_it_answers() {
+    let host = Host::new(POLICY);
+    let mut receiver = host.join(5);
+    receiver.serve("jobs").expect("the name is free");
+    let hasty = thread::spawn(move || {
+        for read in [0, 1, 100_000] {
+            let mut block = receiver.accept().expect("a block");
+            block.read_exact(&mut vec![0; read]).expect("so much of it");
+            block.done(9, b"enough").expect("the answer is taken");
+        }
+        receiver.close().expect("nothing is left to be told");
+    });
+    let mut sender = host.join(1);
+    let block = bytes(8 << 20);
+    for _ in 0..3 {
+        let answer = sender.push(&target("jobs"), &block[..], 8 << 20, None).expect("an answer");
+        assert_eq!(
+            (answer.outcome, &answer.reply[..]),
+            (Outcome::Done { flag: 9 }, &b"enough"[..])
+        );
+    }
+    hasty.join().expect("the receiver is content");
+}

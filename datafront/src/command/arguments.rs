@@ -23,9 +23,9 @@ pub(crate) struct Arguments {
     /// `datafront announce` said in dom0
     #[arg(long, global = true, value_name = "DOMAIN", env = "DATAFRONT_BACKEND")]
     pub(crate) backend: Option<String>,
-    /// Size of the rings as a power of two: from 12 (4 KiB) to 20 (1 MiB) each way
+    /// Size of the rings as a power of two: from 13 (8 KiB) to 20 (1 MiB) each way
     #[arg(long, global = true, value_name = "ORDER", default_value_t = 16,
-          value_parser = clap::value_parser!(u16).range(12..=20))]
+          value_parser = clap::value_parser!(u16).range(13..=20))]
     pub(crate) ring: u16,
     /// Seconds until a request for a channel is given up
     #[arg(long, global = true, value_name = "S", default_value_t = 10.0, value_parser = seconds)]
@@ -34,22 +34,24 @@ pub(crate) struct Arguments {
     pub(crate) command: Command,
 }
 
-const EXAMPLES: &str = "\
-Examples:
-  datafront announce stubdom                    in dom0, once: which domain has the channels
-  datafront serve jobs --exec 'sha256sum'       in a guest: run a command for each block
-  datafront push jobs data.bin                  anywhere: its output and status come back
-  datafront sub 'host/+/load' & datafront pub host/3/load 0.7
-  datafront stream backup --receive >copy       and elsewhere: datafront stream backup --send <disk";
-
-const EXIT_CODES: &str = "\
+macro_rules! examples {
+    () => {
+        "\
 Examples:
   datafront announce stubdom                    in dom0, once: which domain has the channels
   datafront serve jobs --exec 'sha256sum'       in a guest: run a command for each block
   datafront push jobs data.bin                  anywhere: its output and status come back
   datafront sub 'host/+/load' & datafront pub host/3/load 0.7
   datafront stream backup --receive >copy       and elsewhere: datafront stream backup --send <disk
+"
+    };
+}
 
+const EXAMPLES: &str = examples!();
+
+const EXIT_CODES: &str = concat!(
+    examples!(),
+    "
 Exit codes:
   0  done; a pushed block was taken with the flag 0
   1  something else went wrong        2  the command line makes no sense
@@ -60,7 +62,8 @@ Exit codes:
   9  a limit on pushes or memory was reached
   10 the channel was lost before the answer
   11 there is no channel: no device, no such domain, no answer, or a refusal
-  65 to 127  the receiver took the block with a flag: 64 more than it, 127 for 63 and above";
+  65 to 127  the receiver took the block with a flag: 64 more than it, 127 for 63 and above"
+);
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
