@@ -134,6 +134,7 @@ impl World {
         self.server.gone(domain, &mut self.outside);
         self.server.settle();
         self.flush();
+        self.server.clear_away();
     }
 
     /// One request and all that follows from it. Returns the payload of its answer.
@@ -201,6 +202,7 @@ impl World {
                 let out = if ready == conn { &mut self.answer } else { &mut self.news };
                 transmit(&mut self.server, ready, out);
             }
+            self.server.clear_away();
         }
         Ok(())
     }

@@ -50,7 +50,8 @@ pub(crate) fn run(platform: Platform, dom0_port: u32) -> ! {
             let micros = platform.clock.since_counter(entry_counter()).as_micros();
             log::info!("the first reply is out {micros} us after the domain's entry");
         }
-        if !guests.has_backlog() && guests.machine.events.nothing_pending() {
+        let more = server.clear_away() || guests.has_backlog();
+        if !more && guests.machine.events.nothing_pending() {
             idle();
             guests.activity.wakeups += 1;
         }

@@ -155,25 +155,53 @@ fn follow_removed(
     parent: &Perms,
     to: &mut dyn FnMut(Effect<'_>),
 ) {
-    let (mut owner, mut nodes, mut bytes) = (parent.owner(), 0, signed(entry_len(path)));
-    let mut walk = Walk::new(path, subtree);
+    let mut run = Run { owner: parent.owner(), nodes: 0, bytes: entry_len(path) };
+    run.take(subtree, path.as_bytes().len(), to);
+    if subtree.perms.owner().who != parent.owner().who {
+        to(Effect::Root { owner: subtree.perms.owner(), path: path.as_bytes(), added: false });
+    }
+    let mut walk = Walk::of_branches(path, subtree);
     while let Some(visit) = walk.next() {
         if visit.step == Step::Leave {
             continue;
         }
-        let here = visit.node.perms.owner();
-        if here.who != owner.who {
-            to(Effect::charge(owner, -nodes, -bytes));
-            (owner, nodes, bytes) = (here, 0, 0);
-        }
-        nodes += 1;
-        bytes += signed(charge_of(visit.node, visit.path.len()));
-        let above = visit.parent.map_or(parent, |parent| &parent.perms);
-        if here.who != above.owner().who {
-            to(Effect::Root { owner: here, path: visit.path, added: false });
-        }
+        let above = visit.node.perms.owner().who;
+        visit.node.each_child(&mut |key, child| {
+            let len = visit.path.len() + 1 + key.len() + child.tail().len();
+            run.take(child, len, to);
+            if child.perms.owner().who != above {
+                let mut path = [visit.path, b"/"].concat();
+                key.extend(&mut path);
+                path.extend_from_slice(child.tail());
+                to(Effect::Root { owner: child.perms.owner(), path: &path, added: false });
+            }
+        });
     }
-    to(Effect::charge(owner, -nodes, -bytes));
+    run.end(to);
+}
+
+/// Nodes of one owner, and what they were charged with.
+struct Run {
+    owner: Entry,
+    nodes: usize,
+    bytes: usize,
+}
+
+impl Run {
+    /// Adds a node whose path is so long, or begins with it.
+    fn take(&mut self, node: &Node, path_len: usize, to: &mut dyn FnMut(Effect<'_>)) {
+        let owner = node.perms.owner();
+        if owner.who != self.owner.who {
+            self.end(to);
+            *self = Self { owner, nodes: 0, bytes: 0 };
+        }
+        self.nodes += 1;
+        self.bytes += charge_of(node, path_len);
+    }
+
+    fn end(&self, to: &mut dyn FnMut(Effect<'_>)) {
+        to(Effect::charge(self.owner, -signed(self.nodes), -signed(self.bytes)));
+    }
 }
 
 /// Lengths fit: memory holds what they count.

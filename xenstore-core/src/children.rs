@@ -239,6 +239,14 @@ impl<V: Clone> Children<V> {
         }
     }
 
+    /// Tells every child and its key, in name order. Chunks are in few levels, whatever their number.
+    pub(crate) fn each<'c>(&'c self, to: &mut dyn FnMut(Key, &'c V)) {
+        match &self.part {
+            Part::Leaf(slots) => slots.iter().for_each(|slot| to(slot.key, &slot.child)),
+            Part::Inner(inner) => inner.branches.iter().for_each(|branch| branch.below.each(to)),
+        }
+    }
+
     /// Drops these children level by level: what must be dropped next is added to `open`.
     ///
     /// `below` takes what is below a child that is about to be dropped. Chunks that a clone shares

@@ -191,6 +191,15 @@ impl Server {
         self.audience.connections.next_ready()
     }
 
+    /// Frees a part of what requests and deaths removed; says whether more is left.
+    ///
+    /// Its owner calls this once a round, and waits for nothing while there is more. Whoever needs
+    /// the memory before gets it all at once.
+    #[inline]
+    pub fn clear_away(&mut self) -> bool {
+        self.store.clear_away()
+    }
+
     /// Whether a connection's requests must wait, for one of the reasons that `receive` has to take
     /// none; [`next_ready`](Self::next_ready) names it when that is over.
     pub fn is_stalled(&self, conn: ConnId) -> bool {
@@ -272,6 +281,9 @@ impl Server {
 
     /// Notes how much memory is left, and has guests looked at that waited for some.
     fn look_at_memory(&mut self, host: &dyn Host) {
+        if !host.has_memory(LAST_RESERVE) {
+            self.store.clear_all();
+        }
         self.memory = if host.has_memory(LAST_RESERVE) {
             Memory::Enough
         } else if host.has_memory(FINAL_RESERVE) {
@@ -444,6 +456,7 @@ impl Server {
         };
         if !change.is_nothing() {
             self.audience.tell(&self.store, edit.place(), &change);
+            self.store.discard(change);
         }
         Ok(Reply::Done)
     }
@@ -468,6 +481,10 @@ impl Server {
     /// Refuses a request when less memory is left than that. Snapshots of guests are given up
     /// first: they may hold everything that was removed since they began.
     fn must_have(&mut self, reserve: usize, host: &dyn Host) -> Result<(), Denial> {
+        if host.has_memory(reserve) {
+            return Ok(());
+        }
+        self.store.clear_all();
         if host.has_memory(reserve) {
             return Ok(());
         }

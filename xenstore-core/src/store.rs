@@ -15,7 +15,7 @@ use crate::perms::{Access, Entry, Interned, Perms, Spelled, Subject, Who};
 use crate::quota::{Denial, Limits, Marks, Quota};
 use crate::trail::Trail;
 use crate::transaction::{Outcome, Record, Transaction};
-use crate::tree::{Special, Tree, Way};
+use crate::tree::{Debris, Special, Tree, Way};
 use crate::wire::{Error, Features};
 
 /// The most requests of a guest in one transaction, however few paths they are about: all may have
@@ -25,6 +25,9 @@ const REQUESTS_MAX: usize = 4096;
 /// The most work that such a record may be, in levels of paths and names in listings: a listing of a
 /// thousand names that were all made anew costs as much as hundreds of other requests.
 const STEPS_MAX: usize = 32_768;
+
+/// So many chunks of children are freed at once, of 32 nodes at most: some 300,000 instructions.
+const CHUNKS_AT_ONCE: usize = 64;
 
 /// Who makes a request.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +63,8 @@ pub(crate) struct Store {
     generation: u64,
     /// Counts what changes rights other than by the tree: deaths and targets.
     pub(crate) epoch: u64,
+    /// What was removed, and is to be freed.
+    debris: Debris,
     /// Lines for the log.
     pub(crate) notices: Vec<String>,
     /// Connections whose requests waited for memory, and need not any more.
@@ -88,6 +93,7 @@ impl Store {
             privileged: config.privileged,
             generation: 1,
             epoch: 0,
+            debris: Debris::default(),
             notices: Vec::new(),
             relieved: Vec::new(),
         };
@@ -284,6 +290,7 @@ impl Store {
                 domain.roots.remove(&root);
             }
             told(self, path, &change);
+            self.discard(change);
         }
         self.free_specials(id);
         if let Some(domain) = self.domains.remove(id) {
@@ -291,6 +298,28 @@ impl Store {
             self.interned.bury(domain.who);
         }
         self.epoch += 1;
+    }
+
+    /// Has what a change removed freed, a part of it now.
+    #[inline]
+    pub(crate) fn discard(&mut self, change: Change) {
+        if let Change::Removed { subtree, .. } = change
+            && subtree.children_len() > 0
+        {
+            self.debris.add(subtree);
+            self.clear_away();
+        }
+    }
+
+    /// Frees a part of what was removed; says whether more is left.
+    #[inline]
+    pub(crate) fn clear_away(&mut self) -> bool {
+        !self.debris.is_empty() && self.debris.free(CHUNKS_AT_ONCE)
+    }
+
+    /// Frees all that was removed, because memory is short.
+    pub(crate) fn clear_all(&mut self) {
+        self.debris.free(usize::MAX);
     }
 
     /// Removes a node whose owner dies; the root, which must stay, goes back to the privileged

@@ -88,6 +88,13 @@ impl Node {
         children.at(hint.get(), key).or_else(|| search(children, key, hint))
     }
 
+    /// Tells every child, in name order.
+    pub(crate) fn each_child<'n>(&'n self, to: &mut dyn FnMut(Key, &'n Rc<Self>)) {
+        if let Some(children) = &self.children {
+            children.each(to);
+        }
+    }
+
     /// Returns the child at that place in name order, and its key.
     pub(crate) fn nth_child(&self, place: usize) -> Option<(Key, &Rc<Self>)> {
         self.children.as_ref()?.nth(place)
@@ -153,13 +160,40 @@ fn same_names(ours: &Children<Rc<Node>>, theirs: &Children<Rc<Node>>) -> bool {
 /// Frees a subtree step by step: it may be as deep as a path is long, and the stack is not.
 impl Drop for Node {
     fn drop(&mut self) {
-        let Some(children) = self.children.take() else { return };
-        let mut open = Vec::new();
-        let mut next = Some(*children);
-        while let Some(children) = next {
-            children.take_apart(&mut open, |child| Some(*Rc::get_mut(child)?.children.take()?));
-            next = open.pop();
+        if let Some(children) = self.children.take() {
+            Debris { open: Vec::from([*children]) }.free(usize::MAX);
         }
+    }
+}
+
+/// What is left of removed subtrees: memory, to be freed a part at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Debris {
+    open: Vec<Children<Rc<Node>>>,
+}
+
+impl Debris {
+    /// Adds a subtree, unless a snapshot still has it.
+    pub(crate) fn add(&mut self, subtree: Rc<Node>) {
+        let children = Rc::into_inner(subtree).and_then(|mut node| node.children.take());
+        self.open.extend(children.map(|children| *children));
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Frees so many chunks of children, of 32 nodes each at most, and says whether any is left.
+    pub(crate) fn free(&mut self, chunks: usize) -> bool {
+        for _ in 0..chunks {
+            let Some(children) = self.open.pop() else {
+                self.open = Vec::new();
+                return false;
+            };
+            let below = |child: &mut Rc<Node>| Some(*Rc::get_mut(child)?.children.take()?);
+            children.take_apart(&mut self.open, below);
+        }
+        !self.open.is_empty()
     }
 }
 
@@ -475,6 +509,29 @@ mod tests {
         let expected = "+/ +/a +/a/c -/a/c +/a/long-name-1 +/a/long-name-1/x -/a/long-name-1/x \
                         -/a/long-name-1 -/a +/b -/b -/";
         assert_eq!(steps.join(" "), expected);
+    }
+
+    #[test]
+    fn debris_is_freed_a_part_at_a_time() {
+        let (mut tree, perms) = (tree(), perms());
+        for number in 0..5_000 {
+            create(&mut tree, &format!("/a/{}/{number}", number % 70), b"", &perms, 1);
+        }
+        let (removed, mut debris) = (remove(&mut tree, "/a", 2), Debris::default());
+        let before = Rc::strong_count(&perms);
+        debris.add(removed.expect("it was there"));
+        let mut left = Rc::strong_count(&perms);
+        assert_eq!(before - left, 1, "the node itself is freed at once, and nothing below");
+        while debris.free(1) {
+            let now = Rc::strong_count(&perms);
+            assert!(left - now <= 32, "{} nodes at once", left - now);
+            left = now;
+        }
+        assert_eq!(Rc::strong_count(&perms), 1, "all are freed");
+        create(&mut tree, "/b/c", b"", &perms, 3);
+        let snapshot = tree.clone();
+        debris.add(remove(&mut tree, "/b", 4).expect("it was there"));
+        assert!(!debris.free(1) && find(&snapshot, "/b/c").is_some(), "a snapshot keeps it");
     }
 
     #[test]

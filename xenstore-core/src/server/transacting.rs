@@ -5,7 +5,7 @@ use crate::host::{ConnId, DomId, Host};
 use crate::operation::PathOp;
 use crate::quota::{Denial, Quota};
 use crate::reply::Reply;
-use crate::store::Caller;
+use crate::store::{Caller, Commit};
 use crate::transaction::Transaction;
 use crate::wire::Error;
 
@@ -67,6 +67,9 @@ impl Server {
             let commit = self.store.commit(caller, *open)?;
             let home = self.store.domains.find(caller.domain).map(|domain| &domain.home);
             self.audience.tell_commit(&self.store, home, &commit);
+            if let Commit::Change(record) = commit {
+                self.store.discard(record.change);
+            }
         }
         Ok(Reply::Done)
     }

@@ -27,15 +27,15 @@ pub(crate) struct Budget {
 #[rustfmt::skip]
 pub(crate) const BUDGETS: [Budget; 9] = [
     //                                                         target         1 domain, 1,000
-    line("READ",                                          Some(  600), [ 1_483,  1_511]),
-    line("WRITE",                                         Some(1_500), [ 2_815,  2_923]),
-    line("WRITE of another length",                       None,        [ 3_154,  3_262]),
-    line("DIRECTORY of 10",                               Some(1_500), [ 2_156,  2_184]),
-    line("GET_PERMS",                                     None,        [ 1_650,  1_713]),
-    line("SET_PERMS",                                     None,        [ 4_475,  5_022]),
-    line("MKDIR and RM",                                  None,        [ 8_984,  9_249]),
-    line("WATCH and UNWATCH",                             Some(3_000), [ 6_970,  7_080]),
-    line("transaction of START, READ, WRITE, END",        Some(6_000), [ 9_441,  9_569]),
+    line("READ",                                          Some(  600), [ 1_486,  1_514]),
+    line("WRITE",                                         Some(1_500), [ 2_860,  2_968]),
+    line("WRITE of another length",                       None,        [ 3_236,  3_344]),
+    line("DIRECTORY of 10",                               Some(1_500), [ 2_159,  2_187]),
+    line("GET_PERMS",                                     None,        [ 1_653,  1_716]),
+    line("SET_PERMS",                                     None,        [ 4_603,  5_150]),
+    line("MKDIR and RM",                                  None,        [ 9_172,  9_438]),
+    line("WATCH and UNWATCH",                             Some(3_000), [ 6_976,  7_086]),
+    line("transaction of START, READ, WRITE, END",        Some(6_000), [ 9_532,  9_659]),
 ];
 
 const fn line(operation: &'static str, target: Option<u32>, now: [u32; 2]) -> Budget {

@@ -124,6 +124,37 @@ fn a_guest_waits_where_even_an_answer_needs_memory() {
     assert_eq!(lab.one(1, Op::Read, 0, "data|"), "");
 }
 
+/// Nodes that are no more count for nobody, but their memory is freed in parts.
+#[test]
+fn what_was_removed_is_freed_in_parts_or_when_memory_is_short() {
+    let fill = |lab: &mut Lab| {
+        for number in 0..6_000 {
+            let write = format!("/big/{}/{number}\0x", number % 60);
+            let frame = Lab::frame(Op::Write, 0, write.as_bytes());
+            // Not by `send`, which has everything checked.
+            let taken = lab.server.receive(lab.clients[&0], &frame, &mut lab.host);
+            assert_eq!((taken, lab.read(0)), (Ok(frame.len()), vec!["OK|".to_owned()]));
+        }
+    };
+    let mut lab = Lab::new(&[1]);
+    fill(&mut lab);
+    let few = lab.server.stats().nodes - 6_061;
+    lab.ok(0, Op::Rm, 0, "/big|");
+    assert_eq!(lab.server.stats().nodes, few, "the accounts know at once");
+    lab.server.check().expect("the accounts are right");
+    let mut rounds = 1;
+    while lab.server.clear_away() {
+        rounds += 1;
+    }
+    // Chunks of 16 nodes and more, 64 of them a round.
+    assert!((2..=6).contains(&rounds), "{rounds} rounds");
+    fill(&mut lab);
+    lab.ok(0, Op::Rm, 0, "/big|");
+    lab.host.memory_missing = RESERVE;
+    assert_eq!(lab.one(0, Op::Mkdir, 0, "/more|"), "ENOMEM|", "there is no memory for it");
+    assert!(!lab.server.clear_away(), "all that was left was freed for it");
+}
+
 /// What an event was for which there was no memory is not known any more; that there was one is.
 #[test]
 fn events_without_memory_are_made_good_by_one_of_each_watch() {

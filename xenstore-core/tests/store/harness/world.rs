@@ -97,6 +97,7 @@ impl World {
                 self.serve(domain)?;
             }
         }
+        self.server.clear_away();
         match self.outside.faults.first() {
             Some(fault) => Err(fault.clone()),
             None => Ok(()),
