@@ -3,13 +3,17 @@
 //! A target panics where a promise is broken; nothing else is a finding. The world around the
 //! server is that of `xenstore-core`'s own tests.
 
+pub mod broker;
+pub mod databack_frames;
 pub mod frames;
 #[path = "../../xenstore-core/tests/store/harness/outside.rs"]
 mod outside;
+pub mod policy;
 pub mod requests;
 pub mod rings;
 pub mod seeds;
 pub mod server;
 mod steps;
+pub mod vchan;
 #[path = "../../xenstore-core/tests/store/harness/world.rs"]
 mod world;

@@ -1,4 +1,5 @@
-//! Seeds: what the conversations of `tests/conversations` say, in the form of each target's input.
+//! Seeds: what the conversations of `tests/conversations` say, in the form of each target's input;
+//! for data channels, of which they do not tell, steps and rules of our own.
 //!
 //! Nothing of them is kept anywhere: they are made anew where they are wanted.
 
@@ -17,7 +18,11 @@ use crate::steps::{DOMAINS, Deed, Step, Transaction};
 /// If a file cannot be read, understood or written.
 pub fn write(target: &str, conversations: &Path, folder: &Path) -> io::Result<usize> {
     fs::create_dir_all(folder)?;
-    let mut seeds = Vec::new();
+    let mut seeds = match target {
+        "broker" => (0..40).map(plays).collect(),
+        "policy" => RULES.iter().map(|rules| rules.as_bytes().to_vec()).collect(),
+        _ => Vec::new(),
+    };
     let mut files: Vec<_> = fs::read_dir(conversations)?.collect::<Result<_, _>>()?;
     files.sort_by_key(fs::DirEntry::file_name);
     for file in files {
@@ -51,6 +56,27 @@ fn seeds_of(target: &str, opening: &[Line], case: &Case) -> Vec<Vec<u8>> {
         // Nothing that anybody says tells of a ring.
         _ => Vec::new(),
     }
+}
+
+/// Rules for data channels, each word of the language in some.
+const RULES: [&str; 4] = [
+    "allow dom0 push */jobs\nallow guest serve jobs*\n",
+    "allow \"my guest\" publish a/+/b\nallow 5 subscribe a/# # comment\n",
+    "allow * stream video\nallow * echo\n",
+    "limit * channels 8\nlimit 5 memory 4M\nlimit guest memory 512K\nlimit * subscriptions 64\n",
+];
+
+/// Steps of fronts, drawn by number: long ones, which are slow to be found.
+fn plays(number: u32) -> Vec<u8> {
+    let mut state = number.wrapping_mul(0x9e37_79b9) | 1;
+    let bytes = core::iter::repeat_with(|| {
+        // Xorshift, whose upper bits are good enough.
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state.to_be_bytes()[0]
+    });
+    bytes.take(1 + 4 * (20 + 2 * number as usize)).collect()
 }
 
 /// A conversation as the target `server` reads it.

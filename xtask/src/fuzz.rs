@@ -33,14 +33,23 @@ const LAST_LINES: usize = 40;
 /// A part of the sources that takes what guests send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Target {
+    /// Fronts of data channels, honest ones and others
+    Broker,
+    /// Heads of frames of data channels
+    #[value(name = "databack_frames")]
+    DatabackFrames,
     /// Bytes cut anywhere, to the server and to the client
     Frames,
+    /// Text, as rules for data channels
+    Policy,
     /// Payloads of requests, to their parsers
     Requests,
     /// Indexes and bytes, to rings over a page that a peer may write
     Rings,
     /// Conversations of several domains with a whole server
     Server,
+    /// Words and bytes, to both ends of a data channel
+    Vchan,
 }
 
 /// What a run does.
@@ -53,33 +62,54 @@ pub(crate) enum Work {
 }
 
 impl Target {
-    pub(crate) const ALL: [Self; 4] = [Self::Frames, Self::Requests, Self::Rings, Self::Server];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Broker,
+        Self::DatabackFrames,
+        Self::Frames,
+        Self::Policy,
+        Self::Requests,
+        Self::Rings,
+        Self::Server,
+        Self::Vchan,
+    ];
 
     fn name(self) -> &'static str {
         match self {
+            Self::Broker => "broker",
+            Self::DatabackFrames => "databack_frames",
             Self::Frames => "frames",
+            Self::Policy => "policy",
             Self::Requests => "requests",
             Self::Rings => "rings",
             Self::Server => "server",
+            Self::Vchan => "vchan",
         }
     }
 
     /// The name among all tests.
     pub(crate) fn check(self) -> &'static str {
         match self {
+            Self::Broker => "fuzz/broker",
+            Self::DatabackFrames => "fuzz/databack_frames",
             Self::Frames => "fuzz/frames",
+            Self::Policy => "fuzz/policy",
             Self::Requests => "fuzz/requests",
             Self::Rings => "fuzz/rings",
             Self::Server => "fuzz/server",
+            Self::Vchan => "fuzz/vchan",
         }
     }
 
     pub(crate) fn about(self) -> &'static str {
         match self {
+            Self::Broker => "made-up fronts of data channels",
+            Self::DatabackFrames => "made-up heads of frames of data channels",
             Self::Frames => "made-up bytes, cut anywhere",
+            Self::Policy => "made-up rules for data channels",
             Self::Requests => "made-up payloads of requests",
             Self::Rings => "rings with a made-up peer",
             Self::Server => "made-up conversations of several domains",
+            Self::Vchan => "data channels with a made-up peer",
         }
     }
 
@@ -87,7 +117,9 @@ impl Target {
     fn longest(self) -> u32 {
         match self {
             Self::Frames | Self::Requests => 4096,
-            Self::Rings => 1500,
+            Self::DatabackFrames | Self::Policy => 700,
+            Self::Broker => 600,
+            Self::Rings | Self::Vchan => 1500,
             Self::Server => 3000,
         }
     }

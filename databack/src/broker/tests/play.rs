@@ -129,6 +129,7 @@ impl Play {
             }
             self.read(actor, true);
         }
+        self.settle();
         let mut rounds = 0..200;
         while self.has_work() && rounds.next().is_some() {
             for actor in 0..4 {
@@ -444,11 +445,11 @@ impl Play {
                     return;
                 };
                 *credit = credit.checked_sub(1).expect("no more than there is credit for");
+                self.lost += u64::from(dropped);
                 if !retained {
                     assert!(seq > *last, "message {seq} after {last}");
                     *last = seq;
                     self.came += 1;
-                    self.lost += u64::from(dropped);
                 }
             }
             Notice::Ended { id, .. } => {
