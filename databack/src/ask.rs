@@ -9,6 +9,7 @@
 //! echo                            every byte comes back
 //! stream APPLICATION              every byte goes to the other who asks for the same
 //! services left=12 right=20       rings of 4 KiB to here and 1 MiB back; 64 KiB each if not said
+//! stream APPLICATION once         ends with its first client; others wait for the next
 //! ```
 //!
 //! The answer is below `data/vchan/DOMAIN/NAME`, readable by that domain alone: `ring-ref` and
@@ -124,6 +125,8 @@ pub struct Ask {
     pub kind: Kind,
     /// How large the rings shall be.
     pub sizes: Sizes,
+    /// Whether the channel ends with its first client, and waits for no other.
+    pub once: bool,
 }
 
 impl FromStr for Ask {
@@ -138,7 +141,13 @@ impl FromStr for Ask {
             _ => return Err(Malformed::Kind),
         };
         let (mut left, mut right) = (Order::DEFAULT, Order::DEFAULT);
+        // Each connection has services of its own.
+        let mut once = kind == Kind::Services;
         for word in words {
+            if word == "once" {
+                once = true;
+                continue;
+            }
             let (ring, order) = word.split_once('=').ok_or(Malformed::Word)?;
             let order = order.parse().ok().and_then(Order::new).ok_or(Malformed::Order)?;
             match ring {
@@ -147,13 +156,14 @@ impl FromStr for Ask {
                 _ => return Err(Malformed::Word),
             }
         }
-        Ok(Self { kind, sizes: Sizes::new(left, right).ok_or(Malformed::Sizes)? })
+        Ok(Self { kind, sizes: Sizes::new(left, right).ok_or(Malformed::Sizes)?, once })
     }
 }
 
 impl fmt::Display for Ask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} left={} right={}", self.kind, self.sizes.left(), self.sizes.right())
+        write!(f, "{} left={} right={}", self.kind, self.sizes.left(), self.sizes.right())?;
+        if self.once && self.kind != Kind::Services { f.write_str(" once") } else { Ok(()) }
     }
 }
 
@@ -166,7 +176,7 @@ pub enum Malformed {
     Application,
     /// It begins with nothing that there is.
     Kind,
-    /// Neither `left=` nor `right=`.
+    /// Neither `left=`, `right=` nor `once`.
     Word,
     /// No ring has that order.
     Order,
@@ -180,7 +190,9 @@ impl fmt::Display for Malformed {
             Self::Name => "a channel's name is 1 to 12 letters, digits, '-' or '_'",
             Self::Application => "an application's name is 1 to 64 printable characters, no blank",
             Self::Kind => "a channel is for `services`, `echo` or `stream APPLICATION`",
-            Self::Word => "after what it is for come left=ORDER and right=ORDER, nothing else",
+            Self::Word => {
+                "after what it is for come left=ORDER, right=ORDER and once, nothing else"
+            }
             Self::Order => "the order of a ring is a number from 10 (1 KiB) to 20 (1 MiB)",
             Self::Sizes => "rings of these two orders have no room beside each other",
         })
@@ -200,20 +212,25 @@ mod tests {
     #[test]
     fn a_request_says_what_for_and_how_large() {
         let ask = |text: &str| text.parse::<Ask>().unwrap();
-        assert_eq!(ask("echo"), Ask { kind: Kind::Echo, sizes: sizes(16, 16) });
-        assert_eq!(ask("services right=20"), Ask { kind: Kind::Services, sizes: sizes(16, 20) });
+        assert_eq!(ask("echo"), Ask { kind: Kind::Echo, sizes: sizes(16, 16), once: false });
+        assert_eq!(
+            ask("services right=20"),
+            Ask { kind: Kind::Services, sizes: sizes(16, 20), once: true }
+        );
         let stream = Kind::Stream("video".parse().unwrap());
         assert_eq!(
             ask("stream video left=10 right=11\n"),
-            Ask { kind: stream, sizes: sizes(10, 11) }
+            Ask { kind: stream, sizes: sizes(10, 11), once: false }
         );
     }
 
     #[test]
     fn what_is_written_is_read_again() {
-        for text in
-            ["services left=16 right=16", "stream a/b left=20 right=12", "echo left=11 right=10"]
-        {
+        for text in [
+            "services left=16 right=16",
+            "stream a/b left=20 right=12 once",
+            "echo left=11 right=10",
+        ] {
             assert_eq!(text.parse::<Ask>().unwrap().to_string(), text);
         }
     }

@@ -37,7 +37,8 @@ impl Channel {
     /// # Errors
     /// Most of [`Error`].
     pub fn open(kind: Kind, options: &Options) -> Result<Self, Error> {
-        let ask = Ask { kind, sizes: options.sizes };
+        // Should this program be killed, nobody comes after it.
+        let ask = Ask { kind, sizes: options.sizes, once: true };
         let (asked, ring, port) = Store::open()?.ask(&ask, options)?;
         let (end, events) = attach(asked.backend(), ring, port)?;
         let readiness = readiness(&events, &asked).map_err(Error::Events)?;

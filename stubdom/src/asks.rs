@@ -153,8 +153,8 @@ impl<I: Copy + Ord> Asks<I> {
         }
     }
 
-    /// A channel has ended by itself. One that only its client left is made anew, for another;
-    /// of services there is one for each connection, so the request ends too.
+    /// A channel has ended by itself. One that only its client left is made anew, for another,
+    /// unless it was asked for once; then the request ends too.
     ///
     /// # Errors
     /// Any [`Failure`] but an answer.
@@ -167,12 +167,10 @@ impl<I: Copy + Ord> Asks<I> {
     ) -> Result<(), Failure<T::Error>> {
         let Some(name) = self.names.get(&id).cloned() else { return Ok(()) };
         let again = end == End::Left
-            && self.requests.get(&name).is_some_and(|request| {
-                request
-                    .granted
-                    .as_ref()
-                    .is_some_and(|(ask, _)| ask.kind != databack::ask::Kind::Services)
-            });
+            && self
+                .requests
+                .get(&name)
+                .is_some_and(|request| request.granted.as_ref().is_some_and(|(ask, _)| !ask.once));
         let owner = self.withdraw(store, endpoints, &name)?;
         match owner {
             Some(owner) if again => self.answer(store, endpoints, name, owner),

@@ -312,6 +312,17 @@ fn an_echo_waits_for_its_next_client_and_services_end_with_theirs() {
 }
 
 #[test]
+fn a_stream_that_was_asked_for_once_waits_for_nobody() {
+    let mut scene = Scene::new();
+    scene.guest.write(&node("tape"), b"stream tape once").unwrap();
+    scene.hear();
+    assert_eq!(scene.channels.open, [1]);
+    scene.ended(1, End::Left);
+    assert!(scene.channels.open.is_empty(), "its client was the only one");
+    assert_eq!(scene.dom0.read(&node("tape")), Err(Failure::Answer(Error::Enoent)));
+}
+
+#[test]
 fn nobody_takes_over_a_request_by_writing_into_it() {
     let mut scene = Scene::new();
     scene.guest.write(&node("one"), b"echo").unwrap();
