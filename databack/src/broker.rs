@@ -26,14 +26,15 @@ use core::fmt;
 use core::time::Duration;
 
 use xen_sys::ids::DomId;
-use xen_sys::page::{PAGE_SIZE, Shared};
+use xen_sys::page::Shared;
 
 use crate::ask::{Application, Kind};
 use crate::frame::NAME_MAX;
-use crate::policy::{Act, Owner, Policy, Resource};
-use crate::vchan::{End, Peer, Sizes};
+use crate::policy::{Act, Owner, Policy};
+use crate::vchan::{End, Peer};
 
 use account::Accounts;
+use admission::cost;
 use channel::{Channel, Purpose};
 use deadlines::Deadlines;
 use filters::Filters;
@@ -46,6 +47,7 @@ use slab::{Key, Slab};
 use subscription::Subscription;
 
 mod account;
+mod admission;
 mod call;
 mod channel;
 #[cfg(any(test, fuzzing))]
@@ -64,7 +66,9 @@ mod status;
 mod stream;
 mod subscription;
 mod violation;
+mod waiting;
 
+pub use admission::{Limits, Refusal};
 pub use violation::{Ended, Violation};
 
 /// The name of a service, inline.
@@ -89,60 +93,6 @@ struct SubscriptionId(Key);
 /// A push under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct PushId(Key);
-
-/// What there may be, where the policy says nothing else.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Channels of one domain.
-    pub channels: u32,
-    /// Bytes that one domain uses: its rings and what waits.
-    pub memory: usize,
-    /// Subscriptions of one domain.
-    pub subscriptions: u32,
-    /// Channels of all domains.
-    pub total_channels: usize,
-    /// Bytes that all domains use.
-    pub total_memory: usize,
-    /// Bytes of messages that are kept for later, of all domains.
-    pub kept_memory: usize,
-    /// Pushes of one channel under way.
-    pub pushes: u16,
-    /// Publishes of one channel unanswered.
-    pub publishes: u16,
-    /// Names that one channel serves.
-    pub services: u16,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            channels: 8,
-            memory: 4 << 20,
-            subscriptions: 128,
-            total_channels: 2048,
-            total_memory: 64 << 20,
-            kept_memory: 16 << 20,
-            pushes: 32,
-            publishes: 16,
-            services: 64,
-        }
-    }
-}
-
-/// Why there is no channel for who asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// The policy does not allow what it is for.
-    Denied,
-    /// The domain has as many as it may.
-    TooMany,
-    /// The broker has as many as it can.
-    Full,
-    /// The domain may not use so much memory, or there is not so much.
-    NoMemory,
-    /// The ring to the guest is too small for frames.
-    TooSmall,
-}
 
 /// The broker of all channels, over memory `M` of their rings.
 #[derive(Debug)]
@@ -174,19 +124,8 @@ pub struct Broker<M> {
     violations: violation::Counts,
 }
 
-/// The least order of a ring to a front: frames but for messages fit into it whole.
-const LEAST_ORDER: usize = 8 << 10;
-
-/// Bytes that a channel is charged beside its rings.
-const CHANNEL_COST: usize = 2048;
-
 /// Channels to which one turn writes what waits for them.
 const TURN_WRITES: usize = 256;
-
-/// What a channel with rings of these sizes is charged.
-const fn cost(sizes: Sizes) -> usize {
-    sizes.pages() * PAGE_SIZE + CHANNEL_COST
-}
 
 impl<M: Shared> Broker<M> {
     /// A broker without channels, which allows nothing yet.
@@ -213,42 +152,6 @@ impl<M: Shared> Broker<M> {
             ended: VecDeque::new(),
             violations: violation::Counts::default(),
         }
-    }
-
-    /// Whether a channel may be set up for `owner`.
-    ///
-    /// # Errors
-    /// [`Refusal`], which is a sentence for who asked.
-    pub fn admit(&self, owner: &Owner, kind: &Kind, sizes: Sizes) -> Result<(), Refusal> {
-        let rights = self.policy.rights_of(owner);
-        let allowed = match kind {
-            Kind::Services => rights.any_service(),
-            Kind::Echo => rights.allow(Act::Echo),
-            Kind::Stream(name) => rights.allow(Act::Stream(name.as_str())),
-        };
-        if !allowed {
-            return Err(Refusal::Denied);
-        }
-        if *kind == Kind::Services && sizes.right().bytes() < LEAST_ORDER {
-            return Err(Refusal::TooSmall);
-        }
-        let account = self.accounts.find(owner.domain);
-        let (channels, used) = account.map_or((0, 0), |a| (a.channels, a.memory));
-        let most = self.policy.limit(owner, Resource::Channels);
-        if u64::from(channels) >= most.unwrap_or(self.limits.channels.into()) {
-            return Err(Refusal::TooMany);
-        }
-        if self.channels.len() >= self.limits.total_channels {
-            return Err(Refusal::Full);
-        }
-        let most = self.policy.limit(owner, Resource::Memory);
-        let most = most.map_or(self.limits.memory, |most| most.try_into().unwrap_or(usize::MAX));
-        if used.saturating_add(cost(sizes)) > most
-            || self.accounts.memory.saturating_add(cost(sizes)) > self.limits.total_memory
-        {
-            return Err(Refusal::NoMemory);
-        }
-        Ok(())
     }
 
     /// Opens a channel that was [admitted](Self::admit), at its server's end.
@@ -483,18 +386,6 @@ impl Turn {
     /// What comes of it if the peer is gone: nobody sends another event.
     fn unless(self, gone: bool) -> Self {
         if gone && self == Self::Waits { Self::Over } else { self }
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Denied => "the policy of the data channels does not allow it",
-            Self::TooMany => "the domain has as many channels as it may",
-            Self::Full => "there are as many channels as there can be",
-            Self::NoMemory => "the domain may not use so much memory, or there is not so much",
-            Self::TooSmall => "services need right=13 or more: frames have to fit into the ring",
-        })
     }
 }
 

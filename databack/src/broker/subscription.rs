@@ -2,16 +2,17 @@
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
-use alloc::rc::Rc;
 
 use xen_sys::ids::DomId;
 use xen_sys::page::Shared;
 
 use super::channel::{Channel, RESERVE};
 use super::filters::{LEVEL_COST, Place};
-use super::kept::{Next, Replay};
-use super::publish::{Message, PublicationId};
-use super::session::{Answer, Bulk, Sending};
+use super::kept::Replay;
+#[cfg(any(test, fuzzing))]
+use super::publish::PublicationId;
+use super::session::Answer;
+use super::waiting::Waiting;
 use super::{Broker, ChannelId, SubscriptionId, Violation};
 use crate::frame::{self, Head, Notice, Reason, Slow, is_filter};
 use crate::policy::Act;
@@ -19,39 +20,26 @@ use crate::policy::Act;
 /// What a subscription is charged beside the levels of its filter.
 const SUBSCRIPTION_COST: usize = 512;
 
-/// What a message that waits is charged beside its bytes.
-const WAITING_COST: usize = 64;
-
 /// Messages that wait for a subscription that drops or ends at most.
-const MOST_WAITING: usize = 64;
+pub(super) const MOST_WAITING: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct Subscription {
     pub(super) channel: ChannelId,
-    domain: DomId,
+    pub(super) domain: DomId,
     /// The front's id for it.
     number: u32,
-    filter: Box<str>,
+    pub(super) filter: Box<str>,
     place: Place,
-    slow: Slow,
+    pub(super) slow: Slow,
     credit: u32,
-    waiting: VecDeque<Waiting>,
-    dropped: u32,
+    pub(super) waiting: VecDeque<Waiting>,
+    pub(super) dropped: u32,
     /// Whether it is in its front's queue.
     pub(super) queued: bool,
-    replay: Option<Replay>,
+    pub(super) replay: Option<Replay>,
     /// Why it is over, until the front was told.
     pub(super) over: Option<Reason>,
-}
-
-/// A message that waits.
-#[derive(Debug)]
-struct Waiting {
-    message: Rc<Message>,
-    /// What its subscriber is charged.
-    charge: usize,
-    /// Who waits for it to be taken.
-    publication: Option<PublicationId>,
 }
 
 /// What a front asks for.
@@ -98,7 +86,7 @@ impl Subscription {
     }
 
     /// Whether there is something that could be written now.
-    fn has_work(&self) -> bool {
+    pub(super) fn has_work(&self) -> bool {
         self.over.is_none()
             && self.credit > 0
             && (self.replay.is_some() || !self.waiting.is_empty())
@@ -232,74 +220,6 @@ impl<M: Shared> Broker<M> {
         Some(session.subscriptions[place].1)
     }
 
-    /// Notes that a front's ring is to have messages, if there are any and credit for them.
-    fn queue_messages(&mut self, subscription: SubscriptionId) {
-        let Some(entry) = self.subscriptions.find_mut(subscription.0) else { return };
-        if entry.queued || !entry.has_work() {
-            return;
-        }
-        entry.queued = true;
-        let channel = entry.channel;
-        if let Some(session) = self.session(channel) {
-            session.bulk.push_back(Bulk::Messages(subscription));
-        }
-        self.wake(channel);
-    }
-
-    /// Has a message wait for a subscription; whether its publisher has to wait too.
-    pub(super) fn enqueue(
-        &mut self,
-        subscription: SubscriptionId,
-        message: &Rc<Message>,
-        waits: Option<PublicationId>,
-    ) -> bool {
-        let Some(entry) = self.subscriptions.find_mut(subscription.0) else { return false };
-        let (domain, slow) = (entry.domain, entry.slow);
-        let charge = if waits.is_some() { 0 } else { WAITING_COST + message.bytes.len() };
-        while slow == Slow::DropOldest
-            && self
-                .subscriptions
-                .find(subscription.0)
-                .is_some_and(|e| e.waiting.len() >= MOST_WAITING)
-        {
-            self.drop_oldest(subscription);
-        }
-        let mut room = charge == 0 || self.accounts.charge(domain, charge, &self.limits);
-        while !room && slow == Slow::DropOldest && self.drop_oldest(subscription) {
-            room = self.accounts.charge(domain, charge, &self.limits);
-        }
-        let Some(entry) = self.subscriptions.find_mut(subscription.0) else { return false };
-        if room && entry.waiting.try_reserve(1).is_ok() {
-            let message = Rc::clone(message);
-            entry.waiting.push_back(Waiting { message, charge, publication: waits });
-            self.queue_messages(subscription);
-            return waits.is_some();
-        }
-        if room {
-            self.accounts.release(domain, charge);
-        }
-        match slow {
-            Slow::DropOldest => self.note_dropped(subscription),
-            Slow::Wait | Slow::Disconnect => self.end_subscription(subscription, Reason::NoMemory),
-        }
-        false
-    }
-
-    fn note_dropped(&mut self, subscription: SubscriptionId) {
-        if let Some(entry) = self.subscriptions.find_mut(subscription.0) {
-            entry.dropped = entry.dropped.saturating_add(1);
-        }
-    }
-
-    fn drop_oldest(&mut self, subscription: SubscriptionId) -> bool {
-        let Some(entry) = self.subscriptions.find_mut(subscription.0) else { return false };
-        let (domain, oldest) = (entry.domain, entry.waiting.pop_front());
-        let Some(oldest) = oldest else { return false };
-        self.accounts.release(domain, oldest.charge);
-        self.note_dropped(subscription);
-        true
-    }
-
     /// Ends a subscription by ourselves; the front is told.
     pub(super) fn end_subscription(&mut self, subscription: SubscriptionId, reason: Reason) {
         let Some(entry) = self.subscriptions.find_mut(subscription.0) else { return };
@@ -312,16 +232,6 @@ impl<M: Shared> Broker<M> {
             session.answers.push_back(Answer::Ended(subscription));
         }
         self.wake(channel);
-    }
-
-    /// Forgets what waits for a subscription.
-    fn drop_waiting(&mut self, subscription: SubscriptionId) {
-        let Some(entry) = self.subscriptions.find_mut(subscription.0) else { return };
-        let (domain, waiting) = (entry.domain, core::mem::take(&mut entry.waiting));
-        for one in waiting {
-            self.accounts.release(domain, one.charge);
-            self.taken(one.publication);
-        }
     }
 
     /// Removes a subscription.
@@ -357,91 +267,5 @@ impl<M: Shared> Broker<M> {
         }
         self.remove_subscription(subscription);
         Ok(true)
-    }
-
-    /// Writes the next message of the subscription at the head of a front's queue; false if there
-    /// is no room.
-    pub(super) fn write_message(
-        &mut self,
-        id: ChannelId,
-        subscription: SubscriptionId,
-    ) -> Result<bool, Violation> {
-        let Some(entry) = self.subscriptions.find_mut(subscription.0) else { return Ok(true) };
-        let mut later = false;
-        if entry.has_work() {
-            let Some(channel) = self.channels.find_mut(id.0) else { return Ok(true) };
-            let (next, charge, publication) = match &mut entry.replay {
-                Some(replay) => match self.kept.next(&entry.filter, replay) {
-                    Next::Message(message) => (Some((message, true)), 0, None),
-                    Next::Later => {
-                        later = true;
-                        (None, 0, None)
-                    }
-                    Next::Nothing => {
-                        entry.replay = None;
-                        (None, 0, None)
-                    }
-                },
-                None => match entry.waiting.front() {
-                    Some(one) => {
-                        (Some((Rc::clone(&one.message), false)), one.charge, one.publication)
-                    }
-                    None => (None, 0, None),
-                },
-            };
-            if let Some((message, retained)) = next {
-                let from = (message.from, message.seq);
-                let head = entry.head(&message.topic, from, message.bytes.len(), retained);
-                let needed = Subscription::needed(channel, head.bytes().len(), message.bytes.len());
-                if channel.end.room()? < needed {
-                    return Ok(false);
-                }
-                match &mut entry.replay {
-                    Some(replay) => replay.pass(&message.topic),
-                    None => drop(entry.waiting.pop_front()),
-                }
-                entry.sent();
-                let sending = Sending { message, head, at: 0, charge, publication };
-                if let Some(session) = channel.session() {
-                    session.sending = Some(sending);
-                }
-            }
-        }
-        let queued = entry.has_work();
-        entry.queued = queued;
-        if let Some(session) = self.session(id) {
-            session.bulk.pop_front();
-            if queued {
-                session.bulk.push_back(Bulk::Messages(subscription));
-            }
-        }
-        if later {
-            self.wake(id);
-        }
-        Ok(self.write_sending(id)? && !later)
-    }
-
-    /// Writes what is left of the message that a front is getting; false if there is no room for
-    /// all of it.
-    pub(super) fn write_sending(&mut self, id: ChannelId) -> Result<bool, Violation> {
-        let Some(channel) = self.channels.find_mut(id.0) else { return Ok(true) };
-        let domain = channel.domain;
-        let super::Purpose::Services(session) = &mut channel.purpose else { return Ok(true) };
-        let Some(sending) = &mut session.sending else { return Ok(true) };
-        let head = sending.head.bytes();
-        if sending.at < head.len() {
-            sending.at += channel.end.write(&head[sending.at..])?;
-        }
-        if let Some(at) = sending.at.checked_sub(head.len()) {
-            sending.at += channel.end.write(&sending.message.bytes[at..])?;
-            if sending.at == head.len() + sending.message.bytes.len() {
-                let (charge, publication) = (sending.charge, sending.publication);
-                session.sending = None;
-                self.accounts.release(domain, charge);
-                self.taken(publication);
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 }
