@@ -10,13 +10,17 @@ mod tcp;
 use std::io::Read;
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
+use databack::vchan::{Order, Sizes};
 use datafront::{Backend, Connection, Options, Outcome, Target};
 
 #[derive(Debug, Parser)]
 #[command(about = "Measures how long a block takes to another domain, and a flag back")]
 struct Arguments {
+    /// The order of both rings of a channel: 16 for 64 KiB, 20 for 1 MiB
+    #[arg(long, global = true, default_value = "16")]
+    rings: u16,
     #[command(subcommand)]
     command: Command,
 }
@@ -61,10 +65,14 @@ enum Command {
 }
 
 fn main() -> Result<()> {
-    match Arguments::parse().command {
-        Command::Take { name } => take(&name),
+    let arguments = Arguments::parse();
+    let order = Order::new(arguments.rings).context("rings have an order from 10 to 20")?;
+    let sizes = Sizes::new(order, order).context("these rings have no room beside each other")?;
+    let options = Options { backend: Backend::Announced, sizes, ..Options::default() };
+    match arguments.command {
+        Command::Take { name } => take(&name, &options),
         Command::Push { to, blocks } => {
-            let mut connection = Connection::open(&options())?;
+            let mut connection = Connection::open(&options)?;
             measure(&blocks, |block| {
                 let answer = connection.push(&to, block, block.len() as u64, None)?;
                 ensure!(answer.outcome == Outcome::Done { flag: 1 }, "{}", answer.outcome);
@@ -78,13 +86,9 @@ fn main() -> Result<()> {
     }
 }
 
-fn options() -> Options {
-    Options { backend: Backend::Announced, ..Options::default() }
-}
-
 /// Takes every block as it comes, and says 1.
-fn take(name: &str) -> Result<()> {
-    let mut connection = Connection::open(&options())?;
+fn take(name: &str, options: &Options) -> Result<()> {
+    let mut connection = Connection::open(options)?;
     connection.serve(name)?;
     let mut buffer = vec![0; 64 << 10];
     loop {

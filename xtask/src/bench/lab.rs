@@ -37,7 +37,7 @@ const FLAT: f64 = 1.1;
 const INSTRUCTION: f64 = 2.0;
 
 /// The figures of one server, by the names that the script gives them.
-type Figures = BTreeMap<String, f64>;
+pub(super) type Figures = BTreeMap<String, f64>;
 
 /// Every server in turn.
 pub(crate) fn measure(ws: &Workspace, progress: &Progress) -> Result<Report> {
@@ -84,7 +84,7 @@ pub(crate) fn scale(ws: &Workspace, progress: &Progress) -> Result<Report> {
 }
 
 /// The figures that a script prints in a lab; it must end well.
-fn run_in_lab(
+pub(super) fn run_in_lab(
     ws: &Workspace,
     progress: &Progress,
     name: &str,

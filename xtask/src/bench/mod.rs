@@ -1,7 +1,8 @@
-//! `cargo xtask bench`: what the store costs, beside what it is to cost and what others cost.
+//! `cargo xtask bench`: what the image costs, beside what it is to cost and what others cost.
 
 pub(crate) mod budgets;
 mod callgrind;
+mod data;
 mod host;
 mod lab;
 mod report;
@@ -22,6 +23,8 @@ pub(crate) enum Part {
     Host,
     /// The image as the Xenstore of a Xen host, and others in its place: time, events
     Lab,
+    /// Blocks from one domain to another, through the image as a data domain and by HTTP and TCP
+    Data,
     /// As many guests as a large Xen host holds, under the image
     Scale,
 }
@@ -35,6 +38,9 @@ pub(crate) fn run(ws: &Workspace, part: Option<Part>, progress: &Progress) -> Re
     }
     if part.is_none_or(|part| part == Part::Lab) {
         report.add(lab::measure(ws, progress)?);
+    }
+    if part.is_none_or(|part| part == Part::Data) {
+        report.add(data::measure(ws, progress)?);
     }
     if part.is_none_or(|part| part == Part::Scale) {
         report.add(lab::scale(ws, progress)?);
