@@ -17,5 +17,20 @@ later() {
 }
 eventually 60 later
 
+say "it has channels for dom0"
+expect "announce" datafront announce stubdom
+refuse "who is not allowed is told so" "refuses the channel" datafront ping
+xenstore-write "$data/policy/wrong" "allow * ping"
+eventually 20 xenstore-exists "$data/policy-error"
+expect "what is wrong in the policy is told with its line" \
+    sh -c "xenstore-read $data/policy-error | grep 'policy/wrong:1: '"
+xenstore-rm "$data/policy/wrong"
+xenstore-write "$data/policy/all" "allow dom0 push *"
+eventually 20 datafront ping
+nothing_left() {
+    [ -z "$(xenstore-list "$data/ask")$(xenstore-list "$data/vchan")" ]
+}
+eventually 20 nothing_left
+
 expect "it obeys xl shutdown" xl shutdown -w stubdom
 eventually 60 gone stubdom "$id"
