@@ -3,4 +3,5 @@ mod messages;
 mod model;
 mod play;
 mod streams;
+mod threads;
 mod world;
