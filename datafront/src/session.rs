@@ -467,3 +467,7 @@ fn with_payload(mut event: Event, bytes: Vec<u8>) -> Event {
     }
     event
 }
+
+#[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "test data is small, or meant to wrap")]
+mod tests;
