@@ -165,6 +165,14 @@ expect "g2 sends" in_guest g2 sh -c 'datafront stream tape --send </usr/bin/data
 wanted=$(sha256sum </usr/bin/datafront)
 equal "g1 receives the same" "$wanted" in_guest g1 sh -c 'sleep 1; sha256sum </tmp/copy'
 
+background g1 /tmp/none "datafront stream tape --receive"
+sleep 1
+in_guest g1 sh -c 'kill -9 $(pidof datafront)'
+no_requests() {
+    [ -z "$(xenstore-list "$DATA/ask")" ]
+}
+eventually 10 no_requests
+
 say "the domain of the channels restarts"
 serves g1 jobs '--exec "md5sum; exit 3"'
 expect "xl destroy stubdom" xl destroy stubdom
