@@ -38,6 +38,17 @@ pub struct Limits {
     pub services: u16,
 }
 
+impl Limits {
+    /// What there may be in a domain with so many free bytes of memory. A quarter is left for what
+    /// is not charged to anybody, since there is no answer to its lack.
+    #[must_use]
+    pub fn within(memory: usize) -> Self {
+        let (total_memory, kept_memory) = (memory / 4 * 3, memory / 8);
+        let all = Self::default();
+        Self { total_memory, kept_memory, memory: all.memory.min(total_memory), ..all }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

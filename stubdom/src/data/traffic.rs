@@ -14,7 +14,7 @@ use databack::vchan::{self, Peer};
 use stubdom::asks::{Endpoint, Endpoints};
 use stubdom::complaints::Complaints;
 use stubdom::platform::Platform;
-use xen_pvh_boot::idle;
+use xen_pvh_boot::{heap, idle};
 use xen_sys::clock::{self, SystemTime};
 use xen_sys::event::{Channel, Status};
 use xen_sys::grant::{Access, GrantError, GrantTable, Granted};
@@ -72,7 +72,8 @@ impl<'a> Traffic<'a> {
             platform,
             store,
             grants,
-            broker: Broker::new(broker::Limits::default()),
+            // Of what is there for sure: more, up to the domain's maximum, the host may not have.
+            broker: Broker::new(broker::Limits::within(heap::statistics().free())),
             lines: BTreeMap::new(),
             ports: BTreeMap::new(),
             ready: VecDeque::new(),

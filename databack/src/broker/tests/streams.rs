@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering;
 use xen_sys::ring::shared::Region;
 
 use super::world::{World, pattern, sizes};
-use crate::broker::{Ended, Refusal, Violation};
+use crate::broker::{Ended, Limits, Refusal, Violation};
 
 #[test]
 fn an_echo_gives_back_what_came() {
@@ -33,6 +33,23 @@ fn who_may_not_is_told_so() {
     world.set_policy("allow 5 echo\nlimit 5 memory 200K");
     assert_eq!(world.ask(5, "echo", sizes(16, 16)), Err(Refusal::NoMemory));
     world.ask(5, "echo", sizes(10, 11)).unwrap();
+}
+
+#[test]
+fn all_together_get_no_more_than_there_is() {
+    let limits = Limits::within(1 << 20);
+    let mut world = World::with("allow * echo", limits);
+    let mut refused = None;
+    for domain in 1..20 {
+        if let Err(refusal) = world.ask(domain, "echo", sizes(16, 16)) {
+            refused.get_or_insert((domain, refusal));
+        }
+    }
+    // 768 KiB are to be had; a channel with 64 KiB each way takes 134.
+    assert_eq!(refused, Some((6, Refusal::NoMemory)));
+    assert!(world.broker.memory() <= limits.total_memory);
+    world.leave(0);
+    world.ask(20, "echo", sizes(16, 16)).unwrap();
 }
 
 #[test]
