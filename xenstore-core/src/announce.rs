@@ -217,7 +217,7 @@ impl Audience {
     /// Queues a watch's first event, which tells only its own path, to whoever registered it.
     pub(crate) fn greet(&mut self, watch: WatchId, path: &[u8]) {
         let heard = Heard { conn: 0, order: 0, watch, told: path.len(), own: path.len(), mark: 0 };
-        self.queue(heard, path, &mut None);
+        self.queue(heard, path, &mut Some(path.into()));
     }
 
     /// Tells some of a connection's watches of their own paths, if there was no memory for an event
@@ -359,7 +359,7 @@ impl Audience {
         if heard.len() > 1 {
             self.put_in_order(&mut heard);
         }
-        let mut shared = None;
+        let mut shared = (heard.len() > 1).then(|| path.into());
         for &heard in &heard {
             let listener = self.watches.watch(heard.watch).map(|watch| watch.conn);
             let listener = listener.and_then(|slot| self.connections.in_slot(slot));

@@ -205,8 +205,10 @@ impl Outbox {
             return None;
         }
         let number = self.next_event();
-        // To make a watch's path from the names of its points takes longer than to share it.
-        let what = if told == own && (told < path.len() || self.held() > CROWDED) {
+        // To make a watch's path from the names of its points takes longer than to share it, but not
+        // than to have it for this one event.
+        let alone = shared.is_none() || told < path.len();
+        let what = if told == own && (alone || self.held() > CROWDED) {
             What::Own
         } else {
             self.paths_len += small(path.len());
