@@ -112,6 +112,8 @@ pub struct Broker<M> {
     next_seq: u64,
     /// The number of the last round of looking for receivers.
     round: u64,
+    /// Bytes that went to others than the front whose turn it is.
+    work: usize,
     /// The receivers of one message, while it is published.
     found: Vec<SubscriptionId>,
     /// Streams of which only one end is there.
@@ -145,6 +147,7 @@ impl<M: Shared> Broker<M> {
             kept: Kept::default(),
             next_seq: 1,
             round: 0,
+            work: 0,
             found: Vec::new(),
             waiting: Vec::new(),
             ready: VecDeque::new(),

@@ -18,6 +18,9 @@ use crate::policy::Act;
 /// What a message in memory is charged beside its bytes and its topic.
 const MESSAGE_COST: usize = 256;
 
+/// What it takes to give a message to a subscription, as so many bytes moved.
+const MESSAGE_WORK: usize = 512;
+
 /// A message that somebody waits for the end of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PublicationId(pub(super) Key);
@@ -167,6 +170,7 @@ impl<M: Shared> Broker<M> {
     ) {
         let Some(entry) = self.subscriptions.find_mut(subscription.0) else { return };
         let to = entry.channel;
+        self.work += payload + MESSAGE_WORK;
         let Some((source, sink)) = self.channels.find_both(id.0, to.0) else { return };
         let head = entry.head(topic, from, payload, false);
         let passed = source.end.forward(&mut sink.end, head.bytes(), 0..payload);
@@ -257,6 +261,7 @@ impl<M: Shared> Broker<M> {
         let mut found = core::mem::take(&mut self.found);
         found.clear();
         let complete = self.filters.matches(&message.topic, &mut found);
+        self.work += found.len() * MESSAGE_WORK;
         let (mut receivers, mut waits) = (0, 0);
         for &one in &found {
             let waiting = match self.offer_of(one, message.bytes.len()) {
@@ -297,6 +302,7 @@ impl<M: Shared> Broker<M> {
         let head =
             entry.head(&message.topic, (message.from, message.seq), message.bytes.len(), false);
         entry.sent();
+        self.work += message.bytes.len();
         let written =
             channel.end.write(head.bytes()).and_then(|_| channel.end.write(&message.bytes));
         if let Err(bad) = written {

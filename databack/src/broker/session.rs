@@ -189,13 +189,14 @@ impl<M: Shared> Broker<M> {
     ) -> Result<Turn, Violation> {
         self.write_out(id);
         let mut bytes = 0;
+        self.work = 0;
         for _ in 0..TURN_FRAMES {
             match self.step(id, now)? {
                 Step::Took(count) => bytes += count,
                 Step::Starved(seen) => return self.wait(id, |end| end.await_bytes(seen)),
                 Step::Blocked(seen) => return self.wait(id, |end| end.await_room(seen)),
             }
-            if bytes >= TURN_BYTES {
+            if bytes + self.work >= TURN_BYTES {
                 break;
             }
         }

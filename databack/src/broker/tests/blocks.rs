@@ -467,3 +467,27 @@ fn a_front_gets_what_it_asks_about() {
     world.broker.status(&mut all).unwrap();
     assert!(all.contains("d5: channels 1,") && all.starts_with("channels 2, services 1"), "{all}");
 }
+
+#[test]
+fn a_front_that_never_stops_has_its_turn_and_no_more() {
+    let mut world = World::new(POLICY);
+    let front = world.join_with(1, sizes(20, 20));
+    for cookie in 0..1000 {
+        world.write(front, Call::Ping { cookie }, b"");
+    }
+    world.fronts[front].pump();
+    let id = world.fronts[front].id;
+    assert!(world.broker.serve(id, world.now), "there is more to do");
+    world.fronts[front].pump();
+    let mut answered = 0;
+    while let Some(()) = world.next(front, |_, _| ()) {
+        answered += 1;
+    }
+    assert_eq!(answered, 64);
+    world.serve(id);
+    world.run();
+    while let Some(()) = world.next(front, |_, _| ()) {
+        answered += 1;
+    }
+    assert_eq!(answered, 1000);
+}

@@ -172,6 +172,31 @@ fn many_kept_messages_come_in_parts() {
 }
 
 #[test]
+fn a_turn_is_bounded_by_what_it_gives_to_others() {
+    let mut world = World::new(POLICY);
+    let publisher = world.join_with(1, sizes(20, 16));
+    for domain in 2..10 {
+        let front = world.join_with(domain, sizes(12, 20));
+        subscribe(&mut world, front, 1, "a", Slow::DropOldest, 1000);
+    }
+    for id in 0..30 {
+        world.write(publisher, publish(id, "a"), &pattern(30_000));
+    }
+    world.fronts[publisher].pump();
+    let id = world.fronts[publisher].id;
+    assert!(world.broker.serve(id, world.now), "there is more to do");
+    world.fronts[publisher].pump();
+    // What 8 fronts get of one message is nearly all that a turn may move.
+    world.hears(publisher, Notice::Published { id: 0, receivers: 8 }, b"");
+    world.hears_nothing(publisher);
+    world.serve(id);
+    world.run();
+    for id in 1..30 {
+        world.hears(publisher, Notice::Published { id, receivers: 8 }, b"");
+    }
+}
+
+#[test]
 fn a_publisher_waits_for_who_must_not_miss_anything() {
     let mut world = World::new(POLICY);
     let publisher = world.join(1);
