@@ -5,11 +5,12 @@ use core::time::Duration;
 use std::io::{self, BufRead, Read};
 use std::time::Instant;
 
-use databack::frame::{self, Call, Outcome};
+use databack::frame::{self, Call, Outcome, Reason};
 use xen_sys::ids::DomId;
 
 use crate::connection::Connection;
-use crate::session::{Event, Push};
+use crate::event::Event;
+use crate::session::Push;
 use crate::{Error, Link};
 
 /// How much longer than its own time a push waits for the broker to say that the time is over.
@@ -145,7 +146,39 @@ impl<L: Link> Connection<L> {
         Err(Error::Input(error))
     }
 
-    /// Waits for a block that is pushed to a name that we [serve](Connection::serve).
+    /// Serves a name: blocks that are pushed to it come to this connection, see
+    /// [`accept`](Self::accept).
+    ///
+    /// # Errors
+    /// [`Error::NotServed`], and those of the channel.
+    pub fn serve(&mut self, name: &str) -> Result<(), Error> {
+        self.call(&Call::Serve { name }, b"")?;
+        let reason = self.answer(|event| match event {
+            Event::Served { name: served } if served == name => Ok(None),
+            Event::NotServed { name: refused, reason } if refused == name => Ok(Some(reason)),
+            other => Err(other),
+        })?;
+        if let Some(reason) = reason {
+            return Err(Error::NotServed { name: name.to_owned(), reason });
+        }
+        self.served.push(name.to_owned());
+        Ok(())
+    }
+
+    /// Serves a name no longer. Blocks that are here already can still be accepted.
+    ///
+    /// # Errors
+    /// Those of the channel.
+    pub fn unserve(&mut self, name: &str) -> Result<(), Error> {
+        self.served.retain(|served| served != name);
+        self.call(&Call::Unserve { name }, b"")?;
+        self.answer(|event| match event {
+            Event::NotServed { name: ended, reason: Reason::Asked } if ended == name => Ok(()),
+            other => Err(other),
+        })
+    }
+
+    /// Waits for a block that is pushed to a name that we [serve](Self::serve).
     ///
     /// # Errors
     /// [`Error::NotServed`] if a name is taken from us; and those of the channel, where no new one

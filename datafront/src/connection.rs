@@ -9,34 +9,20 @@ use std::thread;
 use std::time::Instant;
 
 use databack::ask::Kind;
-use databack::frame::{Call, Cancel, Reason};
+use databack::frame::Call;
 use databack::vchan::Peer;
 
-use crate::session::{Delivery, Event, Message, Rest, Session, Welcome};
+use crate::arrival::Arrival;
+use crate::event::{Event, Message, Welcome};
+use crate::session::{Rest, Session};
 use crate::topics::Subscription;
 use crate::{Channel, Error, Link, Options};
 
 /// How long the broker may take for an answer that depends on nobody else.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Bytes of blocks that are kept for later while something else is waited for; a block that does
-/// not fit is rejected.
-const BACKLOG_MAX: usize = 16 << 20;
-
 /// How long to wait before a lost channel is asked for again: at first, and at most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
-
-/// A block that came, or comes, while nobody reads it.
-#[derive(Debug)]
-pub(crate) struct Arrival {
-    pub(crate) delivery: Delivery,
-    /// Bytes that were taken out of the ring, from `read` on not given to anybody.
-    pub(crate) kept: Vec<u8>,
-    pub(crate) read: usize,
-    /// How many bytes are still to come.
-    pub(crate) left: u64,
-    pub(crate) cancelled: Option<Cancel>,
-}
 
 /// A conversation with the broker by way of a [`Link`].
 ///
@@ -61,7 +47,7 @@ pub struct Connection<L> {
     pub(crate) messages: VecDeque<Message>,
     /// What ended without our asking.
     pub(crate) ended: VecDeque<Error>,
-    backlog: usize,
+    pub(crate) backlog: usize,
 }
 
 impl Connection<Channel> {
@@ -281,11 +267,8 @@ impl<L: Link> Connection<L> {
     pub(crate) fn keep(&mut self, event: Event) -> Result<(), Error> {
         match event {
             Event::Delivery(delivery) => {
-                let (id, left) = (delivery.id, delivery.len);
-                let arrival =
-                    Arrival { delivery, kept: Vec::new(), read: 0, left, cancelled: None };
-                self.arrivals.insert(id, arrival);
-                self.new_arrivals.push_back(id);
+                self.new_arrivals.push_back(delivery.id);
+                self.arrivals.insert(delivery.id, Arrival::of(delivery));
             }
             Event::Data { id } => self.keep_data(id)?,
             Event::Cancelled { id, reason } => {
@@ -316,34 +299,6 @@ impl<L: Link> Connection<L> {
             | Event::Pong { .. } => {}
         }
         Ok(())
-    }
-
-    /// Takes bytes of a block out of the way: they are kept if somebody may want them.
-    fn keep_data(&mut self, id: u64) -> Result<(), Error> {
-        let mut bytes = [0; 16 << 10];
-        let count = self.with(|session, link| session.read(link.end(), id, &mut bytes))?;
-        let Some(arrival) = self.arrivals.get_mut(&id) else { return Ok(()) };
-        if self.backlog + count > BACKLOG_MAX {
-            self.forget(id);
-            return self.call(&Call::Reject { id }, b"the receiver is busy with other blocks");
-        }
-        arrival.left = arrival.left.saturating_sub(count as u64);
-        arrival.kept.extend_from_slice(&bytes[..count]);
-        self.backlog += count;
-        Ok(())
-    }
-
-    /// Gives `count` bytes of those that were kept up.
-    pub(crate) const fn unkeep(&mut self, count: usize) {
-        self.backlog = self.backlog.saturating_sub(count);
-    }
-
-    /// Nothing more of this block is wanted.
-    pub(crate) fn forget(&mut self, id: u64) {
-        if let Some(arrival) = self.arrivals.remove(&id) {
-            self.unkeep(arrival.kept.len() - arrival.read);
-        }
-        self.new_arrivals.retain(|new| *new != id);
     }
 
     /// Gives the channel up if it cannot be used after this.
@@ -415,38 +370,6 @@ impl<L: Link> Connection<L> {
             (self.served, self.subscriptions) = (names, subscriptions);
         }
         result
-    }
-
-    /// Serves a name: blocks that are pushed to it come to this connection, see
-    /// [`accept`](Self::accept).
-    ///
-    /// # Errors
-    /// [`Error::NotServed`], and those of the channel.
-    pub fn serve(&mut self, name: &str) -> Result<(), Error> {
-        self.call(&Call::Serve { name }, b"")?;
-        let reason = self.answer(|event| match event {
-            Event::Served { name: served } if served == name => Ok(None),
-            Event::NotServed { name: refused, reason } if refused == name => Ok(Some(reason)),
-            other => Err(other),
-        })?;
-        if let Some(reason) = reason {
-            return Err(Error::NotServed { name: name.to_owned(), reason });
-        }
-        self.served.push(name.to_owned());
-        Ok(())
-    }
-
-    /// Serves a name no longer. Blocks that are here already can still be accepted.
-    ///
-    /// # Errors
-    /// Those of the channel.
-    pub fn unserve(&mut self, name: &str) -> Result<(), Error> {
-        self.served.retain(|served| served != name);
-        self.call(&Call::Unserve { name }, b"")?;
-        self.answer(|event| match event {
-            Event::NotServed { name: ended, reason: Reason::Asked } if ended == name => Ok(()),
-            other => Err(other),
-        })
     }
 }
 

@@ -4,10 +4,12 @@
 
 extern crate alloc;
 
+mod arrival;
 mod block;
 mod channel;
 mod connection;
 mod error;
+mod event;
 mod link;
 mod session;
 mod store;
@@ -28,8 +30,9 @@ pub use connection::Connection;
 pub use databack::ask::{Application, Kind};
 pub use databack::frame::{Cancel, Limits, Outcome, Reason, Slow};
 pub use error::Error;
+pub use event::{Delivery, Event, Message, Welcome};
 pub use link::Link;
-pub use session::{Delivery, Event, Message, Push, Rest, Session, Welcome};
+pub use session::{Push, Rest, Session};
 pub use store::ANNOUNCED;
 pub use stream::Stream;
 pub use xenbus::XENBUS;

@@ -3,97 +3,14 @@
 
 use alloc::collections::BTreeMap;
 
-use databack::frame::{
-    self, Call, Cancel, Frame, HEAD_MAX, Head, Limits, Notice, Outcome, PAYLOAD_MAX, Reason,
-    VERSION,
-};
+use databack::frame::{self, Call, Frame, HEAD_MAX, Head, Notice, PAYLOAD_MAX, VERSION};
 use databack::vchan::End;
 use serde::Serialize;
 use xen_sys::ids::DomId;
 use xen_sys::page::Shared;
 
 use crate::Error;
-
-/// What the broker says of itself and of us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Welcome {
-    /// The version of the frames that is spoken.
-    pub version: u16,
-    /// Who we are to others.
-    pub domain: DomId,
-    /// What we may do.
-    pub limits: Limits,
-}
-
-/// A block that is on its way to us.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Delivery {
-    /// Stands for it in calls.
-    pub id: u64,
-    /// Who pushes it.
-    pub from: DomId,
-    /// The name that it was pushed to.
-    pub name: String,
-    /// How many bytes it has.
-    pub len: u64,
-}
-
-/// A message of a topic.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
-    /// The subscription that it came for.
-    pub subscription: u32,
-    /// Who published it.
-    pub from: DomId,
-    /// Its topic.
-    pub topic: String,
-    /// Counts the messages of the topic.
-    pub seq: u64,
-    /// How many messages the subscription lost before this one.
-    pub dropped: u32,
-    /// Whether it was kept from before we subscribed.
-    pub retained: bool,
-    /// What it says.
-    pub payload: Vec<u8>,
-}
-
-/// What the broker said.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "fields are told of where the variant is")]
-pub enum Event {
-    /// The answer to our first frame; nothing is to be called before it.
-    Welcome(Welcome),
-    /// Blocks for `name` will come.
-    Served { name: String },
-    /// They will not, or no longer.
-    NotServed { name: String, reason: Reason },
-    /// More of the block can be fed.
-    Credit { id: u32 },
-    /// There is room in the ring for what was not taken before.
-    Room,
-    /// The end of a push, with the receiver's reply or its text.
-    Pushed { id: u32, outcome: Outcome, reply: Vec<u8> },
-    /// A block comes.
-    Delivery(Delivery),
-    /// Bytes of a block are here. Nothing else comes until [`Session::read`] took them.
-    Data { id: u64 },
-    /// The rest of a block does not come.
-    Cancelled { id: u64, reason: Cancel },
-    /// A message went to so many subscriptions.
-    Published { id: u32, receivers: u32 },
-    /// A message went nowhere.
-    NotPublished { id: u32, reason: Reason },
-    /// Messages will come.
-    Subscribed { id: u32 },
-    /// They will not, or no longer.
-    Ended { id: u32, reason: Reason },
-    /// A message came.
-    Message(Message),
-    /// What there is to tell about the broker.
-    Status(String),
-    /// The answer to a ping.
-    Pong { cookie: u64 },
-}
+use crate::event::{Delivery, Event, Message, Welcome};
 
 /// The frame that is being received.
 #[derive(Debug)]
@@ -215,7 +132,7 @@ impl Session {
                     if let Incoming::Whole { event, payload, .. } =
                         core::mem::replace(&mut self.incoming, Incoming::Head)
                     {
-                        return Ok(Some(with_payload(event, payload)));
+                        return Ok(Some(event.with_payload(payload)));
                     }
                 }
             }
@@ -455,17 +372,6 @@ const HEAD_SPACE: usize = 16;
 fn head(header: &impl Serialize, payload: usize) -> Result<Head, Error> {
     let payload = u32::try_from(payload).ok();
     payload.and_then(|payload| frame::encode(header, payload)).ok_or(Error::TooLong)
-}
-
-/// The event with the bytes that came behind its header; of those nobody spoke of, without.
-fn with_payload(mut event: Event, bytes: Vec<u8>) -> Event {
-    match &mut event {
-        Event::Pushed { reply, .. } => *reply = bytes,
-        Event::Message(message) => message.payload = bytes,
-        Event::Status(text) => *text = String::from_utf8_lossy(&bytes).into_owned(),
-        _ => {}
-    }
-    event
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use databack::frame::{Call, Slow};
 
 use crate::connection::Connection;
-use crate::session::{Event, Message};
+use crate::event::{Event, Message};
 use crate::{Error, Link};
 
 /// What was asked for.

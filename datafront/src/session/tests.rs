@@ -1,5 +1,6 @@
 use alloc::sync::Arc;
 
+use databack::frame::{Limits, Outcome};
 use databack::vchan::{Order, Sizes};
 use proptest::collection::vec;
 use proptest::prelude::*;
