@@ -32,6 +32,7 @@ mod noise;
 mod polite;
 mod relay;
 mod ring;
+mod topics;
 
 use core::time::Duration;
 
@@ -62,6 +63,9 @@ fn main(boot: &'static BootInfo) -> ! {
         Some("relay") => relay::run(&platform),
         Some(act) if let Some(backend) = act.strip_prefix("take-blocks=") => {
             blocks::take(&platform, backend)
+        }
+        Some(act) if let Some(backend) = act.strip_prefix("hear=") => {
+            topics::hear(&platform, backend)
         }
         Some(act) if let Some(backend) = act.strip_prefix("push-blocks=") => {
             blocks::push(&platform, backend)

@@ -1,7 +1,7 @@
 //! The channels: their memory, their ports, and the turns in which the broker serves them.
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::fmt;
@@ -48,8 +48,7 @@ pub(super) struct Traffic<'a> {
     store: Port,
     grants: &'static GrantTable,
     broker: Broker<Granted>,
-    lines: BTreeMap<ChannelId, Line>,
-    ports: BTreeMap<Port, ChannelId>,
+    lines: Lines,
     /// Channels with something to do, each once.
     ready: VecDeque<ChannelId>,
     ended: VecDeque<(ChannelId, Ended)>,
@@ -74,8 +73,7 @@ impl<'a> Traffic<'a> {
             grants,
             // Of what is there for sure: more, up to the domain's maximum, the host may not have.
             broker: Broker::new(broker::Limits::within(heap::statistics().free())),
-            lines: BTreeMap::new(),
-            ports: BTreeMap::new(),
+            lines: Lines::default(),
             ready: VecDeque::new(),
             ended: VecDeque::new(),
             lingering: Vec::new(),
@@ -130,11 +128,11 @@ impl<'a> Traffic<'a> {
     /// Looks after what no event tells: clients whose domain went without a word, and pages that
     /// were still mapped.
     pub(super) fn look_after(&mut self) {
-        for (&id, line) in &self.lines {
+        for line in self.lines.by_channel.iter().flatten() {
             // A client that was there and closed, or died, leaves the port waiting again.
             let left = matches!(line.channel.status(), Ok(Status::Unbound(_)));
-            if left && self.broker.peer(id) == Some(Peer::Here) {
-                self.ended.push_back((id, Ended::Closed));
+            if left && self.broker.peer(line.id) == Some(Peer::Here) {
+                self.ended.push_back((line.id, Ended::Closed));
             }
         }
         self.retry_lingering();
@@ -156,9 +154,12 @@ impl<'a> Traffic<'a> {
         while let Some(port) = events.next() {
             if port == self.store {
                 seen.store = true;
-            } else if let Some(&id) = self.ports.get(&port) {
+            } else if let Some(id) = self.lines.at(port) {
                 self.counters.events += 1;
-                enlist(&mut self.ready, &mut self.lines, id);
+                self.lines.enlist(id, &mut self.ready);
+            } else {
+                // The timer's; it has to be set again.
+                self.timer = None;
             }
         }
         drop(events);
@@ -168,11 +169,11 @@ impl<'a> Traffic<'a> {
         }
         for _ in 0..self.ready.len() {
             let Some(id) = self.ready.pop_front() else { break };
-            if let Some(line) = self.lines.get_mut(&id) {
+            if let Some(line) = self.lines.find(id) {
                 line.is_ready = false;
             }
             if self.broker.serve(id, now) {
-                enlist(&mut self.ready, &mut self.lines, id);
+                self.lines.enlist(id, &mut self.ready);
             }
         }
         self.settle(now);
@@ -183,7 +184,7 @@ impl<'a> Traffic<'a> {
     /// Sends what events are due, and notes who has ended and until when all may sleep.
     fn settle(&mut self, now: Duration) {
         while let Some(id) = self.broker.next_notification() {
-            if let Some(line) = self.lines.get(&id) {
+            if let Some(line) = self.lines.find(id) {
                 line.channel.notify();
                 self.counters.notifications += 1;
             }
@@ -237,13 +238,12 @@ impl<'a> Traffic<'a> {
         let opened = self.broker.open(owner, ask.kind.clone(), end);
         let id = opened.map_err(|_| broker::Refusal::NoMemory)?;
         let port = line.port();
-        self.ports.insert(port, id);
-        self.lines.insert(id, Line { channel: line, is_ready: false });
+        self.lines.insert(Line { id, channel: line, is_ready: false });
         Ok(Endpoint { id, ring, port })
     }
 
     fn end(&mut self, id: ChannelId) {
-        let line = self.lines.remove(&id);
+        let line = self.lines.remove(id);
         let owner = self.broker.owner(id).map(|owner| owner.domain);
         if let (Some(owner), Some(mut end)) = (owner, self.broker.close(id)) {
             end.close();
@@ -251,9 +251,6 @@ impl<'a> Traffic<'a> {
                 line.channel.notify();
             }
             self.give_back(owner, end.into_memory());
-        }
-        if let Some(line) = line {
-            self.ports.remove(&line.channel.port());
         }
         // Whom it concerns hears of it now.
         self.settle(self.now());
@@ -265,16 +262,55 @@ const LINGERING_MAX: usize = 4;
 
 /// A channel's events.
 struct Line {
+    id: ChannelId,
     channel: Channel,
     /// It is among those with something to do.
     is_ready: bool,
 }
 
-fn enlist(ready: &mut VecDeque<ChannelId>, lines: &mut BTreeMap<ChannelId, Line>, id: ChannelId) {
-    if let Some(line) = lines.get_mut(&id).filter(|line| !line.is_ready) {
-        line.is_ready = true;
-        ready.push_back(id);
+/// The lines of all channels, by the channel's number and by the port's, which are both dense.
+#[derive(Default)]
+struct Lines {
+    by_channel: Vec<Option<Line>>,
+    by_port: Vec<Option<ChannelId>>,
+}
+
+impl Lines {
+    fn insert(&mut self, line: Line) {
+        let (id, port) = (line.id, line.channel.port());
+        *place(&mut self.by_port, port.0 as usize) = Some(id);
+        *place(&mut self.by_channel, id.index()) = Some(line);
     }
+
+    fn remove(&mut self, id: ChannelId) -> Option<Line> {
+        let line = self.by_channel.get_mut(id.index())?.take_if(|line| line.id == id)?;
+        *place(&mut self.by_port, line.channel.port().0 as usize) = None;
+        Some(line)
+    }
+
+    fn at(&self, port: Port) -> Option<ChannelId> {
+        *self.by_port.get(port.0 as usize)?
+    }
+
+    fn find(&mut self, id: ChannelId) -> Option<&mut Line> {
+        self.by_channel.get_mut(id.index())?.as_mut().filter(|line| line.id == id)
+    }
+
+    /// Puts a channel behind those with something to do, unless it is there.
+    fn enlist(&mut self, id: ChannelId, ready: &mut VecDeque<ChannelId>) {
+        if let Some(line) = self.find(id).filter(|line| !line.is_ready) {
+            line.is_ready = true;
+            ready.push_back(id);
+        }
+    }
+}
+
+/// An entry of a table that grows when it has to.
+fn place<T>(table: &mut Vec<Option<T>>, index: usize) -> &mut Option<T> {
+    if table.len() <= index {
+        table.resize_with(index + 1, || None);
+    }
+    &mut table[index]
 }
 
 /// Why there is no channel.
