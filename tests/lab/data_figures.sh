@@ -52,6 +52,14 @@ done
 eventually 60 in_guest g1 transfers push small 64 1
 eventually 60 in_guest g1 transfers push large 64 1
 
+# direct RINGS: opens a vchan in g2 that only g1 can take, once; sets `direct` to what it is.
+direct() {
+    expect "a vchan without a stub" in_guest g2 sh -c \
+        "transfers --rings $1 take-direct $(domid g1) >/tmp/direct 2>&1 </dev/null &"
+    sleep 2
+    direct=$(in_guest g2 cat /tmp/direct)
+}
+
 # from WHO COMMAND...: runs it there.
 from() {
     local who=$1
@@ -71,6 +79,10 @@ for who in guest dom0; do
         of "$who-http-$size" from "$who" transfers push-http "$url" "$size" "$count"
         of "$who-kept-$size" from "$who" transfers push-http "$url" "$size" "$count" --keep
         of "$who-tcp-$size" from "$who" transfers push-tcp 10.0.0.12:81 "$size" "$count"
+        [ "$who" = guest ] || continue
+        direct "$rings"
+        # shellcheck disable=SC2086
+        of "$who-direct-$size" in_guest g1 transfers push-direct "$(domid g2)" $direct "$size" "$count"
     done
     sleep 11
     before=$(($(counter events) + $(counter notifications)))

@@ -4,6 +4,7 @@
 //! `median MICROSECONDS slowest MICROSECONDS rate MEGABYTES`, the last a second.
 #![forbid(unsafe_code)]
 
+mod direct;
 mod http;
 mod tcp;
 
@@ -43,6 +44,17 @@ enum Command {
         #[command(flatten)]
         blocks: Blocks,
     },
+    /// Takes blocks from a domain by a vchan of its own, with nobody between; prints what the
+    /// other end has to know
+    TakeDirect { domain: u16 },
+    /// Sends blocks to a domain by the vchan that it opened
+    PushDirect {
+        domain: u16,
+        ring: u32,
+        port: u32,
+        #[command(flatten)]
+        blocks: Blocks,
+    },
     /// Takes blocks by HTTP
     TakeHttp { address: String },
     /// Posts blocks by HTTP
@@ -78,6 +90,10 @@ fn main() -> Result<()> {
                 ensure!(answer.outcome == Outcome::Done { flag: 1 }, "{}", answer.outcome);
                 Ok(())
             })
+        }
+        Command::TakeDirect { domain } => direct::take(domain, sizes),
+        Command::PushDirect { domain, ring, port, blocks } => {
+            direct::push(domain, ring, port, &blocks)
         }
         Command::TakeHttp { address } => http::take(&address),
         Command::PushHttp { url, blocks, keep } => http::push(&url, &blocks, keep),

@@ -10,14 +10,16 @@ use crate::{Blocks, measure};
 /// Takes every block as it comes, and says 1.
 pub(crate) fn take(address: &str) -> Result<()> {
     for stream in TcpListener::bind(address)?.incoming() {
+        let stream = stream?;
+        stream.set_nodelay(true)?;
         // Whoever went is followed by the next.
-        let _ = serve(stream?);
+        let _ = serve(stream);
     }
     Ok(())
 }
 
-fn serve(mut stream: TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+/// Takes every block of one stream.
+pub(crate) fn serve(mut stream: impl Read + Write) -> io::Result<()> {
     let mut buffer = vec![0; 64 << 10];
     loop {
         let mut len = [0; 8];
@@ -37,8 +39,13 @@ fn serve(mut stream: TcpStream) -> io::Result<()> {
 
 /// Sends blocks over one connection.
 pub(crate) fn push(address: &str, blocks: &Blocks) -> Result<()> {
-    let mut stream = TcpStream::connect(address)?;
+    let stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
+    send(stream, blocks)
+}
+
+/// Sends blocks over a stream.
+pub(crate) fn send(mut stream: impl Read + Write, blocks: &Blocks) -> Result<()> {
     measure(blocks, |block| {
         stream.write_all(&(block.len() as u64).to_le_bytes())?;
         stream.write_all(block)?;

@@ -23,6 +23,12 @@ mod call {
         pub(super) remote_port: c_uint,
     }
 
+    /// `struct ioctl_evtchn_bind_unbound_port`.
+    #[repr(C)]
+    pub(super) struct BindUnbound {
+        pub(super) remote_domain: c_uint,
+    }
+
     /// `struct ioctl_evtchn_notify`.
     #[repr(C)]
     pub(super) struct Notify {
@@ -30,10 +36,12 @@ mod call {
     }
 
     pub(super) const BIND_INTERDOMAIN: u64 = ioc!(NONE, b'E', 1, size_of::<BindInterdomain>());
+    pub(super) const BIND_UNBOUND: u64 = ioc!(NONE, b'E', 2, size_of::<BindUnbound>());
     pub(super) const NOTIFY: u64 = ioc!(NONE, b'E', 4, size_of::<Notify>());
 
-    // Returns the local port.
+    // These two return the local port.
     ioctl_write_ptr_bad!(bind_interdomain, BIND_INTERDOMAIN, BindInterdomain);
+    ioctl_write_ptr_bad!(bind_unbound, BIND_UNBOUND, BindUnbound);
     ioctl_write_ptr_bad!(notify, NOTIFY, Notify);
 }
 
@@ -63,6 +71,22 @@ impl Channel {
         let local = uninterrupted(&device, |fd| {
             // SAFETY: the call reads the structure and writes nothing.
             unsafe { call::bind_interdomain(fd, &raw const wanted) }
+        })?;
+        let local = u32::try_from(local).map_err(|_| io::ErrorKind::InvalidData)?;
+        Ok(Self { device, port: Port(local) })
+    }
+
+    /// Leaves a port of ours open for `domain` to bind to.
+    ///
+    /// # Errors
+    /// As those of [`bind`](Self::bind).
+    pub fn listen(domain: DomId) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        let device = options.read(true).write(true).custom_flags(O_NONBLOCK).open(EVTCHN)?;
+        let wanted = call::BindUnbound { remote_domain: domain.raw().into() };
+        let local = uninterrupted(&device, |fd| {
+            // SAFETY: the call reads the structure and writes nothing.
+            unsafe { call::bind_unbound(fd, &raw const wanted) }
         })?;
         let local = u32::try_from(local).map_err(|_| io::ErrorKind::InvalidData)?;
         Ok(Self { device, port: Port(local) })

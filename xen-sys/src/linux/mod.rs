@@ -1,13 +1,15 @@
-//! Xen's grants and events as a Linux kernel gives them to its programs: `/dev/xen/gntdev` and
-//! `/dev/xen/evtchn`.
+//! Xen's grants and events as a Linux kernel gives them to its programs: `/dev/xen/gntdev`,
+//! `/dev/xen/gntalloc` and `/dev/xen/evtchn`.
 //!
-//! A program needs no hypercall for them, and so no `/dev/xen/privcmd`. Both devices belong to
-//! root; they are there when the modules `xen-gntdev` and `xen-evtchn` are loaded.
+//! A program needs no hypercall for them, and so no `/dev/xen/privcmd`. The devices belong to
+//! root; they are there when the modules of the same names, as `xen-gntdev`, are loaded.
 
 mod evtchn;
+mod gntalloc;
 mod gntdev;
 
 pub use evtchn::{Channel, EVTCHN};
+pub use gntalloc::{GNTALLOC, Granted};
 pub use gntdev::{GNTDEV, Mapping, Protection};
 
 use std::io;
