@@ -1,5 +1,5 @@
 # Xen's own command line tools find in the stub the Xenstore they know.
-# lab: --store stubdom --memory 8 --no-linux --timeout 400
+# lab: --store stubdom --memory 4 --maxmem 4 --no-linux --timeout 400
 # xen: 4.17 4.20
 . /lab/lib.sh
 

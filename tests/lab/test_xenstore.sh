@@ -1,5 +1,5 @@
 # Xen's own test-xenstore passes: twelve cases, fifty times each.
-# lab: --store stubdom --memory 8 --maxmem 16 --no-linux --timeout 400
+# lab: --store stubdom --memory 4 --maxmem 4 --no-linux --timeout 400
 # xen: 4.17 4.20
 . /lab/lib.sh
 
