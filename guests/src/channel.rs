@@ -156,13 +156,16 @@ pub(crate) fn domain(text: &str) -> DomId {
     text.parse().ok().and_then(DomId::new).expect("a domain's number")
 }
 
-/// A channel of services on which both have said hello.
+/// A channel of services on which both have said hello. All guests that do the same may have one: its
+/// name ends in this domain's number.
 pub(crate) fn services<T: Read + Write>(
     platform: &Platform,
     store: &mut Client<T>,
     backend: DomId,
-    name: &str,
+    what: &str,
 ) -> Channel {
+    let own = store.read("domid").expect("who am I?");
+    let name = &format!("{what}-{}", str::from_utf8(&own).expect("a number"));
     let mut channel =
         Channel::open(platform, store, backend, name, SERVICES).expect("a channel of services");
     channel.say(platform, &Call::Hello { version: frame::VERSION, features: 0 }, &[]);

@@ -109,14 +109,14 @@ impl<'a> Traffic<'a> {
             if seen.store || seen.deadline || !self.ended.is_empty() {
                 return seen;
             }
-            self.sleep();
+            self.sleep(Some(self.alarm));
         }
     }
 
     /// Serves channels until there is something at the store's ring.
     pub(super) fn wait_for_store(&mut self) {
         while !self.turn().store {
-            self.sleep();
+            self.sleep(None);
         }
     }
 
@@ -198,17 +198,18 @@ impl<'a> Traffic<'a> {
         self.due = self.broker.tick(now);
     }
 
-    fn sleep(&mut self) {
+    /// Sleeps until an event comes, or something is due, or the alarm is, if there is one.
+    fn sleep(&mut self, alarm: Option<SystemTime>) {
         if !self.ready.is_empty() || !self.platform.events.borrow().nothing_pending() {
             return;
         }
         let due = self.due.map(|due| self.started.after(due));
-        let next = due.map_or(self.alarm, |due| due.min(self.alarm));
-        if self.timer != Some(next) {
-            if let Err(error) = clock::set_timer(Some(next)) {
+        let next = due.into_iter().chain(alarm).min();
+        if self.timer != next {
+            if let Err(error) = clock::set_timer(next) {
                 log::warn!("no timer: {error}");
             }
-            self.timer = Some(next);
+            self.timer = next;
         }
         idle();
         self.counters.wakeups += 1;
