@@ -1,7 +1,7 @@
 //! What the store's parts weigh, in bytes of the heap.
 
 use bench::World;
-use bench::heap::Use;
+use xen_pvh_boot::heap::host::Use;
 use xenstore_core::DomId;
 use xenstore_core::wire::Op;
 

@@ -440,7 +440,7 @@ mod tests {
 
     #[test]
     fn a_module_that_lies_where_none_can_is_not_read() {
-        for (start, size) in [(0x14_f000, 0x1000), (0, 0x10), (0x15_1000, u64::MAX)] {
+        for (start, size) in [(0x14_f000_u64, 0x1000_u64), (0, 0x10), (0x15_1000, u64::MAX)] {
             let mut guest = Guest::new();
             guest.put(START_INFO + 12, &1u32.to_le_bytes());
             guest.put(START_INFO + 16, &(START_INFO + 0x400).to_le_bytes());

@@ -10,6 +10,8 @@
 //! An allocation that fails is a panic in Rust's collections, so the image asks [`reserve`] before
 //! it starts what could need memory, and refuses it while there is still a reserve.
 
+#[cfg(feature = "host")]
+pub mod host;
 mod small;
 
 use core::alloc::{GlobalAlloc, Layout};

@@ -27,17 +27,19 @@
 //! ```
 //!
 //! The image's `linker.ld` defines the symbols that `paging` and `boot_info` use.
-#![cfg_attr(not(test), no_std)]
+//!
+//! With the feature `host` there is nothing of this but the heap, for programs that measure it.
+#![cfg_attr(not(any(test, feature = "host")), no_std)]
 
 pub mod boot_info;
 pub mod debug_port;
 pub mod heap;
 mod memory;
-#[cfg(not(test))]
+#[cfg(any(doc, not(any(test, feature = "host"))))]
 mod paging;
-#[cfg(not(test))]
+#[cfg(any(doc, not(any(test, feature = "host"))))]
 mod start;
-#[cfg(not(test))]
+#[cfg(any(doc, not(any(test, feature = "host"))))]
 mod traps;
 
 pub use boot_info::{BootInfo, Module, Region, RegionKind};
@@ -45,7 +47,7 @@ pub use boot_info::{BootInfo, Module, Region, RegionKind};
 /// Vector at which event upcalls must arrive; what the image sets as `HVM_PARAM_CALLBACK_IRQ`.
 pub const UPCALL_VECTOR: u8 = 0x20;
 
-#[cfg(not(test))]
+#[cfg(any(doc, not(any(test, feature = "host"))))]
 pub use start::{entry_counter, idle, report_panic};
 
 /// Defines the symbols by which this crate reaches an image: its `main`, its way to crash, the

@@ -1,4 +1,5 @@
-//! The heap that the image has, on the host: its small objects, and talc for the others.
+//! The heap that an image has, for programs of the build host: its small objects, and talc for the
+//! others. With it they count and weigh what an image does.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{NonNull, null_mut};
@@ -8,19 +9,15 @@ use spin::Mutex;
 use talc::TalcLock;
 use talc::source::GlobalAllocSource;
 
-#[path = "../../xen-pvh-boot/src/heap/small.rs"]
-mod small;
+use super::small::{CHUNK, Chunks, Small, is_small};
 
-use small::{CHUNK, Chunks, Small, is_small};
-
-struct Heap;
+/// The allocator, for whoever makes it the global one of a program.
+#[derive(Debug)]
+pub struct HostHeap;
 
 static SMALL: Mutex<Small<FromSystem>> = Mutex::new(Small::new(FromSystem));
 static TALC: TalcLock<Mutex<()>, GlobalAllocSource<System>> =
     TalcLock::new(GlobalAllocSource::with_block_size(System, CHUNK));
-
-#[global_allocator]
-static HEAP: Heap = Heap;
 
 /// The image has page frames where this has the machine's heap.
 struct FromSystem;
@@ -44,7 +41,7 @@ impl Chunks for FromSystem {
 
 // SAFETY: each object is of one of the two allocators, by its layout alone; both give memory of
 // that layout that nobody else has.
-unsafe impl GlobalAlloc for Heap {
+unsafe impl GlobalAlloc for HostHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if is_small(layout) {
             let object = SMALL.lock().allocate(layout.size());
