@@ -1,6 +1,5 @@
 # The conversations of tests/conversations hold for Xen's daemon in OCaml, but where they say not.
 # lab: --store ocaml --timeout 900
-# xen: 4.17 4.20
 . /lab/lib.sh
 
 converse "ocaml-$XEN" /lab/conversations/*.txt || fail "not all was said as it is written"

@@ -1,6 +1,5 @@
 # Applications of dom0 and of stock Linux guests exchange blocks, messages and streams.
 # lab: --store stubdom --memory 8 --maxmem 16 --ram 2560 --timeout 1500
-# xen: 4.17 4.20
 . /lab/lib.sh
 
 expect "xl create stubdom" xl create -q /etc/xen/stubdom.cfg

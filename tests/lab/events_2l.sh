@@ -1,6 +1,5 @@
 # The store works with 2-level events and hypercalls through the page.
 # lab: --store stubdom --memory 8 --maxmem 16 --param events=2l --param hypercalls=page --timeout 900
-# xen: 4.17 4.20
 . /lab/lib.sh
 
 printed "$(xenstore-read /tool/xenstored/domid)" "TwoLevel events" ||

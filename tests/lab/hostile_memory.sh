@@ -1,6 +1,5 @@
 # At the end of the store's memory a guest that hears of everything and reads nothing harms nobody.
 # lab: --store stubdom --memory 4 --maxmem 6 --timeout 1200
-# xen: 4.17 4.20
 . /lab/lib.sh
 . /lab/remains.sh
 

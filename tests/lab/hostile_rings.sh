@@ -1,6 +1,5 @@
 # A guest that breaks the ring's rules is told so and no more, and leaves nothing behind.
 # lab: --store stubdom --memory 8 --maxmem 16 --no-linux --timeout 900
-# xen: 4.17 4.20
 . /lab/lib.sh
 # No act here has the store keep large buffers.
 HEAP_LEFT=4096
