@@ -1,8 +1,8 @@
 //! What is asked of Xenstore: who we are, who has the channels, and a channel.
 
+use core::hash::BuildHasher;
 use core::str::FromStr;
-use std::fs::File;
-use std::io::Read as _;
+use std::hash::RandomState;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
@@ -116,11 +116,10 @@ impl Store {
         ask: &Ask,
         options: &Options,
     ) -> Result<(Asked, GrantRef, Port), Error> {
-        let deadline = Instant::now() + options.patience;
         let own = self.own_domain()?;
         let backend = self.backend(&options.backend)?;
         let home = format!("/local/domain/{}", backend.raw());
-        let name = fresh_name()?;
+        let name = fresh_name(own)?;
         let request = format!("{home}/{ASK}/{name}");
         let answer = format!("{home}/{ANSWER}/{}/{name}", own.raw());
         self.watch(&answer)?;
@@ -139,7 +138,7 @@ impl Store {
         }
         let announced = options.backend == Backend::Announced;
         let mut asked = Asked { store: self, backend, announced, request, answer, ring: None };
-        let (ring, port) = asked.answer(deadline, options)?;
+        let (ring, port) = asked.answer(Instant::now() + options.patience, options)?;
         asked.ring = Some(ring);
         Ok((asked, ring, port))
     }
@@ -258,14 +257,28 @@ impl Drop for Asked {
     }
 }
 
-/// A name that no other channel has.
-fn fresh_name() -> Result<ChannelName, Error> {
+/// A name that no other channel has. Its randomness is that of the standard library's tables, which
+/// waits for nothing: what waits, `/dev/urandom` too, keeps a guest that has just booted for seconds.
+/// Two of those may know no difference but their domain's number.
+fn fresh_name(own: DomId) -> Result<ChannelName, Error> {
     const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
-    const SOURCE: &str = "/dev/urandom";
-    let mut bytes = [0; ChannelName::MAX];
-    let filled = File::open(SOURCE).and_then(|mut source| source.read_exact(&mut bytes));
-    filled.map_err(|error| Error::Device { path: SOURCE, error })?;
-    let letters = bytes.iter().map(|byte| char::from(LETTERS[usize::from(byte % 32)]));
-    let name: String = letters.collect();
+    let bits = RandomState::new().hash_one((own.raw(), std::process::id()));
+    let letters = (0..ChannelName::MAX).map(|at| LETTERS[(bits >> (5 * at) & 31) as usize]);
+    let name: String = letters.map(char::from).collect();
     Ok(name.parse()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_of_channels_are_their_own() {
+        let domain = DomId::new(7).unwrap();
+        let names: HashSet<String> =
+            (0..1000).map(|_| fresh_name(domain).unwrap().to_string()).collect();
+        assert_eq!(names.len(), 1000);
+    }
 }

@@ -345,3 +345,24 @@ fn names_that_no_channel_can_have_are_passed_over() {
     scene.hear();
     assert_eq!(scene.channels.made, 0);
 }
+
+#[test]
+fn a_careful_client_asks_in_a_transaction() {
+    let mut scene = Scene::new();
+    while scene.server.borrow_mut().next_ready().is_some() {}
+    let perms = [Permission::new(Access::None, GUEST), Permission::new(Access::Both, OWN)];
+    scene
+        .guest
+        .transact(|t| {
+            t.write(&node("one"), b"services once")?;
+            t.set_perms(&node("one"), &perms)
+        })
+        .unwrap();
+    let mut named = Vec::new();
+    while let Some(conn) = scene.server.borrow_mut().next_ready() {
+        named.push(conn.slot());
+    }
+    assert!(named.contains(&1), "nobody looks at the ring of the domain that watches: {named:?}");
+    scene.hear();
+    assert_eq!(text(scene.guest.read(&leaf(GUEST, "one/ring-ref")).unwrap()), "101");
+}
