@@ -204,12 +204,15 @@ impl Asked {
     /// Waits until the domain has promised a channel: its first page and its port.
     fn answer(&mut self, deadline: Instant, options: &Options) -> Result<(GrantRef, Port), Error> {
         loop {
-            self.store.take_events()?;
             if let Some(why) = self.store.text(&format!("{}/error", self.answer))? {
                 return Err(Error::Refused { backend: self.backend, why });
             }
             if let (Some(ring), Some(port)) = (self.ring()?, self.port()?) {
                 return Ok((ring, port));
+            }
+            // What came while these were read is kept with us, and the file says nothing of it.
+            if self.store.take_events()? {
+                continue;
             }
             if !self.store.is_ready_by(deadline)? {
                 let (backend, path) = (self.backend, self.request.clone());
@@ -235,11 +238,14 @@ impl Asked {
     /// # Errors
     /// [`Error::Gone`] if the promise stands no longer, or another domain has the channels now.
     pub(crate) fn check(&mut self) -> Result<(), Error> {
-        if !self.store.take_events()? {
-            return Ok(());
+        // Again for what comes while it is read: that is kept with us, and the file says nothing.
+        while self.store.take_events()? {
+            let elsewhere = self.announced && self.store.domain(ANNOUNCED)? != Some(self.backend);
+            if elsewhere || self.ring()? != self.ring {
+                return Err(Error::Gone);
+            }
         }
-        let elsewhere = self.announced && self.store.domain(ANNOUNCED)? != Some(self.backend);
-        if elsewhere || self.ring()? != self.ring { Err(Error::Gone) } else { Ok(()) }
+        Ok(())
     }
 }
 
