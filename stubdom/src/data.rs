@@ -15,13 +15,13 @@ use databack::broker::{ChannelId, Ended};
 use embedded_io::{Read, ReadReady, Write};
 use stubdom::asks::{Asks, End};
 use stubdom::own_store;
-use stubdom::platform::{Platform, VERSION, refuse};
+use stubdom::platform::{Platform, VERSION, own_domid, refuse};
 use xen_pvh_boot::BootInfo;
 use xen_sys::clock::SystemTime;
-use xen_sys::event::{self, Virq};
+use xen_sys::event::Virq;
 use xen_sys::grant::GrantTable;
+use xen_sys::param;
 use xen_sys::sched::{self, Reason};
-use xen_sys::{cpuid, param};
 use xenstore_core::DomId;
 use xenstore_core::client::{Client, Failure, Nodes};
 
@@ -62,7 +62,7 @@ fn serve<T: Read + Write + ReadReady>(
     publish(platform, store)?;
     own_store::accept_orders(store)?;
     let rules = Rules::begin(store, boot, platform)?;
-    let mut asks = Asks::begin(store, own_domid())?;
+    let mut asks = Asks::begin(store, DomId(own_domid().raw()))?;
     log::info!("data role ready");
 
     let mut next = platform.clock.now();
@@ -132,14 +132,6 @@ fn obey(order: Option<Reason>) {
         log::info!("asked for {reason:?}");
         sched::shutdown(reason);
     }
-}
-
-fn own_domid() -> DomId {
-    let own = match cpuid::Xen::find().and_then(|xen| xen.domid()) {
-        Some(domain) => domain,
-        None => event::own_domid().expect("this domain's id"),
-    };
-    DomId(own.raw())
 }
 
 /// Says who is here.

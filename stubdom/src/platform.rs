@@ -7,14 +7,15 @@ use spin::Mutex;
 use xen_pvh_boot::{BootInfo, UPCALL_VECTOR, heap, idle};
 use xen_sys::clock::Clock;
 use xen_sys::console::{self, Console};
-use xen_sys::event::{Abi, Events};
+use xen_sys::event::{self, Abi, Events};
 use xen_sys::grant::GfnWindow;
 use xen_sys::hypercall::{self, Method};
+use xen_sys::ids::DomId;
 use xen_sys::memory::{self, Growth};
 use xen_sys::page::{PAGE_SIZE, Page};
 use xen_sys::shared_info::SharedInfo;
 use xen_sys::version::Version;
-use xen_sys::{param, sched};
+use xen_sys::{cpuid, param, sched};
 
 use crate::options::{EventAbi, Hypercalls, Options};
 
@@ -59,6 +60,18 @@ pub fn read_options(boot: &'static BootInfo, unknown: impl FnMut(&'static str)) 
         ));
     };
     Options::parse(line, unknown).unwrap_or_else(|malformed| refuse(format_args!("{malformed}")))
+}
+
+/// This domain's number.
+///
+/// # Panics
+/// If Xen tells it in none of its ways.
+#[must_use]
+pub fn own_domid() -> DomId {
+    match cpuid::Xen::find().and_then(|xen| xen.domid()) {
+        Some(domain) => domain,
+        None => event::own_domid().expect("this domain's id"),
+    }
 }
 
 impl Platform {

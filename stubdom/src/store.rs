@@ -4,12 +4,11 @@
 
 use stubdom::guests::Guests;
 use stubdom::machine::Machine;
-use stubdom::platform::{Platform, VERSION, refuse};
+use stubdom::platform::{Platform, VERSION, own_domid, refuse};
 use stubdom::turn;
 use xen_pvh_boot::{entry_counter, heap, idle};
-use xen_sys::cpuid;
 use xen_sys::domctl::Domctl;
-use xen_sys::event::{self, Channel, Events, Priority, Virq};
+use xen_sys::event::{Channel, Events, Priority, Virq};
 use xen_sys::grant::{GfnWindow, GrantMapping, MapError};
 use xen_sys::ids::{DomId as XenDomId, Errno, GrantRef, Port};
 use xen_sys::ring::xenstore::ServerFeatures;
@@ -17,11 +16,7 @@ use xenstore_core::{Config, DomId, Host, Server, UniqueId};
 
 /// Serves until the host goes down.
 pub(crate) fn run(platform: Platform, dom0_port: u32) -> ! {
-    let own = match cpuid::Xen::find().and_then(|xen| xen.domid()) {
-        Some(domain) => domain,
-        None => event::own_domid().expect("this domain's id"),
-    };
-    let config = Config { privileged: DomId(0), store: DomId(own.raw()), version: VERSION };
+    let config = Config { privileged: DomId(0), store: DomId(own_domid().raw()), version: VERSION };
     let mut server = Server::new(config);
     let domctl = Domctl::probe();
     match domctl {

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use super::uninterrupted;
@@ -63,17 +63,12 @@ impl Channel {
     /// among them; and that of the binding, mostly `EINVAL`: there is no such port, or somebody is
     /// bound to it.
     pub fn bind(domain: DomId, port: Port) -> io::Result<Self> {
-        // O_NONBLOCK: whoever wants to wait polls, and reads what is there.
-        let mut options = OpenOptions::new();
-        let device = options.read(true).write(true).custom_flags(O_NONBLOCK).open(EVTCHN)?;
         let wanted =
             call::BindInterdomain { remote_domain: domain.raw().into(), remote_port: port.0 };
-        let local = uninterrupted(&device, |fd| {
+        Self::open(|fd| {
             // SAFETY: the call reads the structure and writes nothing.
             unsafe { call::bind_interdomain(fd, &raw const wanted) }
-        })?;
-        let local = u32::try_from(local).map_err(|_| io::ErrorKind::InvalidData)?;
-        Ok(Self { device, port: Port(local) })
+        })
     }
 
     /// Leaves a port of ours open for `domain` to bind to.
@@ -81,13 +76,19 @@ impl Channel {
     /// # Errors
     /// As those of [`bind`](Self::bind).
     pub fn listen(domain: DomId) -> io::Result<Self> {
-        let mut options = OpenOptions::new();
-        let device = options.read(true).write(true).custom_flags(O_NONBLOCK).open(EVTCHN)?;
         let wanted = call::BindUnbound { remote_domain: domain.raw().into() };
-        let local = uninterrupted(&device, |fd| {
+        Self::open(|fd| {
             // SAFETY: the call reads the structure and writes nothing.
             unsafe { call::bind_unbound(fd, &raw const wanted) }
-        })?;
+        })
+    }
+
+    /// Opens the device for the port that `bind` makes and returns.
+    fn open(bind: impl FnMut(RawFd) -> nix::Result<i32>) -> io::Result<Self> {
+        // O_NONBLOCK: whoever wants to wait polls, and reads what is there.
+        let mut options = OpenOptions::new();
+        let device = options.read(true).write(true).custom_flags(O_NONBLOCK).open(EVTCHN)?;
+        let local = uninterrupted(&device, bind)?;
         let local = u32::try_from(local).map_err(|_| io::ErrorKind::InvalidData)?;
         Ok(Self { device, port: Port(local) })
     }
