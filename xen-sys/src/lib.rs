@@ -7,7 +7,7 @@
 //! | what Xen is, and how to call it | [`cpuid`], [`hypercall`], [`version`], [`ids`] |
 //! | this domain | [`param`], [`memory`], [`shared_info`], [`sched`], [`clock`] |
 //! | other domains | [`event`], [`grant`], [`domctl`] |
-//! | what is said over shared pages | [`page`], [`ring`], [`console`] |
+//! | what is said over shared pages, and in Xenstore of devices | [`page`], [`ring`], [`console`], [`xenbus`] |
 //!
 //! A module's operations are safe to call with any argument: frames are taken from places
 //! where nothing is ([`grant::GfnWindow`], [`memory::Growth`]), and what Xen lends goes back
@@ -50,3 +50,4 @@ pub mod ring;
 pub mod sched;
 pub mod shared_info;
 pub mod version;
+pub mod xenbus;

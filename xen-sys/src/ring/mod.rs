@@ -12,6 +12,7 @@
 
 use core::fmt;
 
+pub mod netif;
 pub mod shared;
 pub mod slots;
 pub mod stream;
