@@ -2,7 +2,8 @@
 //!
 //! In its own home the domain of the channels keeps a directory in which anybody may create nodes,
 //! `data/ask`. Xenstore makes whoever creates a node its owner, so the node tells who asks. Its
-//! name is the channel's, its value says what for:
+//! name is the channel's, and if it begins with a number and `-`, it is for the domain of that number.
+//! Its value says what for:
 //!
 //! ```text
 //! services                        blocks and topics, as the frames of this crate

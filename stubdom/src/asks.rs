@@ -7,6 +7,7 @@
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 
 use databack::ask::{ANSWER, ASK, Ask, ChannelName};
@@ -17,6 +18,9 @@ use xenstore_core::client::{Access, Client, Failure, Nodes, Permission};
 use xenstore_core::wire::Error;
 
 use crate::complaints::Complaints;
+
+/// Why a request by a number that is another domain's is refused.
+const NOT_YOURS: &str = "a name that begins with a number and `-` is for the domain of that number";
 
 /// How many refusals of one domain stand in the store at once; more are not answered, as each costs
 /// this domain nodes of its own.
@@ -120,7 +124,8 @@ impl<I: Copy + Ord> Asks<I> {
         self.complaints.rest();
     }
 
-    /// Looks at a request that an event names, by the event's path.
+    /// Looks at a request that an event names, by the event's path. An event of the directory stands
+    /// for many of what is in it.
     ///
     /// # Errors
     /// Any [`Failure`] but an answer.
@@ -130,6 +135,9 @@ impl<I: Copy + Ord> Asks<I> {
         endpoints: &mut E,
         path: &str,
     ) -> Result<(), Failure<T::Error>> {
+        if path == ASK {
+            return self.look_again(store, endpoints);
+        }
         let name = path.strip_prefix(ASK).and_then(|rest| rest.strip_prefix('/'));
         // What lies deeper, or is called what no channel can be called, is nobody's request.
         let Some(name) = name.and_then(|name| name.parse::<ChannelName>().ok()) else {
@@ -142,7 +150,8 @@ impl<I: Copy + Ord> Asks<I> {
             Err(failure) => return unless_answer(failure),
         };
         if let Some(request) = self.requests.get(&name) {
-            if Some(request.owner) == owner {
+            // Who was refused may write it again, and have another answer.
+            if Some(request.owner) == owner && request.granted.is_some() {
                 return Ok(());
             }
             self.withdraw(store, endpoints, &name)?;
@@ -151,6 +160,33 @@ impl<I: Copy + Ord> Asks<I> {
             Some(owner) => self.answer(store, endpoints, name, owner),
             None => Ok(()),
         }
+    }
+
+    /// Looks at every request that there is, after events were lost: those of many may hide that of
+    /// one.
+    ///
+    /// # Errors
+    /// Any [`Failure`] but an answer.
+    pub fn look_again<T: Read + Write, E: Endpoints<Id = I>>(
+        &mut self,
+        store: &mut Client<T>,
+        endpoints: &mut E,
+    ) -> Result<(), Failure<T::Error>> {
+        let known: Vec<_> = self.requests.keys().map(|name| format!("{ASK}/{name}")).collect();
+        for path in known {
+            self.heard(store, endpoints, &path)?;
+        }
+        let names = match store.directory(ASK) {
+            Ok(names) => names,
+            Err(failure) => return unless_answer(failure),
+        };
+        for name in names {
+            let is_known = |name: ChannelName| self.requests.contains_key(&name);
+            if !name.parse().is_ok_and(is_known) {
+                self.heard(store, endpoints, &format!("{ASK}/{name}"))?;
+            }
+        }
+        Ok(())
     }
 
     /// A channel has ended by itself. One that only its client left is made anew, for another,
@@ -198,13 +234,13 @@ impl<I: Copy + Ord> Asks<I> {
         };
         let opened = match str::from_utf8(&value).unwrap_or_default().parse::<Ask>() {
             Err(malformed) => Err(format!("{malformed}")),
+            Ok(_) if is_anothers(&name, owner) => Err(String::from(NOT_YOURS)),
             Ok(ask) => {
                 let called = name_of(store, owner)?;
                 let opened = endpoints.open(owner, called.as_deref(), &ask);
                 opened.map(|endpoint| (ask, endpoint)).map_err(|refusal| format!("{refusal}"))
             }
         };
-        let tally = self.tallies.entry(owner).or_default();
         let granted = match opened {
             Ok((ask, endpoint)) => {
                 if let Err(failure) = self.publish(store, owner, &name, &endpoint) {
@@ -219,7 +255,7 @@ impl<I: Copy + Ord> Asks<I> {
             }
             Err(refusal) => {
                 self.complaints.note(owner, format_args!("channel {name}: {refusal}"));
-                if tally.refusals == REFUSALS_MAX {
+                if self.tallies.get(&owner).is_some_and(|tally| tally.refusals == REFUSALS_MAX) {
                     return Ok(());
                 }
                 self.refuse(store, owner, &name, &refusal).or_else(unless_answer)?;
@@ -298,6 +334,13 @@ impl<I: Copy + Ord> Asks<I> {
         store.rm(&node).or_else(unless_answer)?;
         Ok(Some(owner))
     }
+}
+
+/// Whether a name begins with the number of another domain, as in `7-tape`: so whoever begins a name
+/// with its own finds nobody else there.
+fn is_anothers(name: &ChannelName, owner: DomId) -> bool {
+    let number = name.as_str().split_once('-').and_then(|(number, _)| number.parse::<u16>().ok());
+    number.is_some_and(|number| number != owner.0)
 }
 
 /// What a domain is called, if this domain may know: the toolstack lets only dom0 and the domain

@@ -170,6 +170,9 @@ impl Scene {
         while let Some(event) = self.own.poll_event().unwrap() {
             self.asks.heard(&mut self.own, &mut self.channels, event.path()).unwrap();
         }
+        if self.own.events_were_lost() {
+            self.asks.look_again(&mut self.own, &mut self.channels).unwrap();
+        }
         self.server.borrow().check().expect("the accounts agree");
     }
 
@@ -334,6 +337,76 @@ fn nobody_takes_over_a_request_by_writing_into_it() {
     assert_eq!(scene.channels.open, [1]);
     assert!(scene.other.read(&leaf(GUEST, "one/ring-ref")).is_err());
     assert!(scene.dom0.directory(&format!("/local/domain/{OWN}/{ANSWER}/{OTHER}")).is_err());
+}
+
+#[test]
+fn who_was_refused_may_ask_again() {
+    let mut scene = Scene::new();
+    scene.channels.refuses = true;
+    scene.guest.write(&node("one"), b"echo").unwrap();
+    scene.hear();
+    assert_eq!(text(scene.guest.read(&leaf(GUEST, "one/error")).unwrap()), "not today");
+    scene.channels.refuses = false;
+    scene.guest.write(&node("one"), b"echo").unwrap();
+    scene.hear();
+    assert_eq!(text(scene.guest.read(&leaf(GUEST, "one/ring-ref")).unwrap()), "101");
+    let error = scene.guest.read(&leaf(GUEST, "one/error"));
+    assert_eq!(error, Err(Failure::Answer(Error::Eacces)), "the refusal is no more");
+}
+
+#[test]
+fn a_name_with_a_domains_number_is_that_domains() {
+    let mut scene = Scene::new();
+    scene.guest.write(&node("7-tape"), b"echo").unwrap();
+    scene.other.write(&node("7-box"), b"echo").unwrap();
+    scene.other.write(&node("x7-box"), b"echo").unwrap();
+    scene.hear();
+    assert_eq!(scene.channels.made, 2);
+    let told = text(scene.other.read(&leaf(OTHER, "7-box/error")).unwrap());
+    assert_eq!(told, NOT_YOURS);
+    assert!(scene.guest.read(&leaf(GUEST, "7-tape/ring-ref")).is_ok());
+    assert!(scene.other.read(&leaf(OTHER, "x7-box/ring-ref")).is_ok());
+}
+
+/// Asks so often that the store has one event, of the directory, stand for what comes then.
+fn flood(scene: &mut Scene) {
+    for number in 0..40 {
+        scene.guest.write(&node(&format!("n{number}")), b"gibberish").unwrap();
+    }
+}
+
+#[test]
+fn a_request_is_found_though_others_hid_it() {
+    let mut scene = Scene::new();
+    flood(&mut scene);
+    scene.dom0.write(&node("late"), b"echo").unwrap();
+    scene.hear();
+    assert!(scene.dom0.read(&leaf(DomId(0), "late/ring-ref")).is_ok(), "nobody looked at it");
+}
+
+#[test]
+fn a_request_is_found_though_its_event_was_lost() {
+    let mut scene = Scene::new();
+    for number in 0..1100 {
+        scene.guest.write(&node("much"), format!("{number}").as_bytes()).unwrap();
+        // The event arrives here and waits, as many as may.
+        scene.own.read("data/nothing").unwrap_err();
+    }
+    scene.dom0.write(&node("late"), b"echo").unwrap();
+    scene.own.read("data/nothing").unwrap_err();
+    scene.hear();
+    assert!(scene.dom0.read(&leaf(DomId(0), "late/ring-ref")).is_ok(), "nobody looked at it");
+}
+
+#[test]
+fn a_channel_ends_though_others_hid_that_its_request_did() {
+    let mut scene = Scene::new();
+    scene.dom0.write(&node("early"), b"echo").unwrap();
+    scene.hear();
+    flood(&mut scene);
+    scene.dom0.rm(&node("early")).unwrap();
+    scene.hear();
+    assert!(scene.channels.open.is_empty(), "nobody saw that the request is gone");
 }
 
 #[test]
