@@ -18,12 +18,15 @@ pub(crate) fn take(address: &str) -> Result<()> {
     Ok(())
 }
 
-/// Takes every block of one stream.
+/// Takes every block of one stream, which may end behind any of them.
 pub(crate) fn serve(mut stream: impl Read + Write) -> io::Result<()> {
     let mut buffer = vec![0; 64 << 10];
     loop {
         let mut len = [0; 8];
-        stream.read_exact(&mut len)?;
+        if stream.read(&mut len[..1])? == 0 {
+            return Ok(());
+        }
+        stream.read_exact(&mut len[1..])?;
         let mut left = u64::from_le_bytes(len);
         while left > 0 {
             let most = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
