@@ -35,7 +35,7 @@ use crate::vchan::{End, Peer};
 
 use account::Accounts;
 use admission::cost;
-use channel::{Channel, Purpose};
+use channel::{Channel, Purpose, TURN_BYTES};
 use deadlines::Deadlines;
 use filters::Filters;
 use kept::Kept;
@@ -333,6 +333,7 @@ impl<M: Shared> Broker<M> {
         };
         if allowed {
             self.revoke_services(id);
+            self.revoke_pushes(id);
         } else {
             self.end(id, Ended::Denied);
         }
@@ -360,7 +361,11 @@ impl<M: Shared> Broker<M> {
 
     /// Writes what waits for the channels that have something to be written, a bounded part of it.
     fn write_ready(&mut self) {
+        let most = self.work.saturating_add(TURN_BYTES);
         for _ in 0..TURN_WRITES {
+            if self.work >= most {
+                return;
+            }
             let Some(id) = self.ready.pop_front() else { return };
             if let Some(channel) = self.channels.find_mut(id.0) {
                 channel.ready = false;

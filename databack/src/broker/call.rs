@@ -6,6 +6,7 @@ use core::time::Duration;
 use xen_sys::page::Shared;
 
 use super::publish::News;
+use super::services::SERVICE_COST;
 use super::session::{Answer, Sink};
 use super::subscription::Wish;
 use super::{Broker, ChannelId, Ended, Name, Violation};
@@ -136,6 +137,10 @@ impl<M: Shared> Broker<M> {
         }
         let name = Name::try_from(name).map_err(|_| Reason::BadName)?;
         self.services.add(&name, domain, id)?;
+        if !self.accounts.charge(domain, SERVICE_COST, &self.limits) {
+            self.services.remove(&name, domain, id);
+            return Err(Reason::NoMemory);
+        }
         session.services.push(name);
         Ok(())
     }
@@ -146,6 +151,7 @@ impl<M: Shared> Broker<M> {
             && let Some(session) = self.session(id)
         {
             session.services.retain(|other| other != name);
+            self.accounts.release(domain, SERVICE_COST);
         }
     }
 
@@ -155,19 +161,26 @@ impl<M: Shared> Broker<M> {
         let Some(account) = self.accounts.find(channel.domain) else { return };
         let (domain, rights) = (channel.domain, &account.rights);
         let Some(session) = channel.session() else { return };
-        let mut place = 0;
+        let (mut place, before, mut room) = (0, session.services.len(), true);
         while let Some(name) = session.services.get(place) {
             if rights.allow(Act::Serve(name)) {
                 place += 1;
-            } else if session.revoked.try_reserve(1).is_ok() {
-                self.services.remove(name, domain, id);
-                session.revoked.push(session.services.swap_remove(place));
-                session.answers.push_back(Answer::Revoked);
-            } else {
-                return self.end(id, Ended::Denied);
+                continue;
             }
+            room = session.revoked.try_reserve(1).is_ok();
+            if !room {
+                break;
+            }
+            self.services.remove(name, domain, id);
+            session.revoked.push(session.services.swap_remove(place));
+            session.answers.push_back(Answer::Revoked);
         }
+        let ended = before - session.services.len();
         let subscriptions = session.subscriptions.len();
+        self.accounts.release(domain, ended * SERVICE_COST);
+        if !room {
+            return self.end(id, Ended::Denied);
+        }
         for place in 0..subscriptions {
             let Some(session) = self.session(id) else { return };
             let Some(&(_, subscription)) = session.subscriptions.get(place) else { return };

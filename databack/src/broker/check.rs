@@ -7,6 +7,7 @@ use xen_sys::page::Shared;
 
 use super::channel::{Channel, Purpose};
 use super::push::PUSH_COST;
+use super::services::SERVICE_COST;
 use super::session::Bulk;
 use super::{Broker, ChannelId, PushId, cost};
 
@@ -20,6 +21,9 @@ impl<M: Shared> Broker<M> {
             entry.1 += cost(channel.end.sizes());
             assert_eq!(channel.ready, self.ready.contains(&id), "{id}");
             assert_eq!(channel.moved, self.moved.contains(&id), "{id}");
+            if let Purpose::Services(session) = &channel.purpose {
+                entry.1 += session.services.len() * SERVICE_COST;
+            }
             self.check_channel(id, channel);
         }
         for index in 0..self.pushes.slots() {

@@ -90,15 +90,27 @@ impl Filters {
         moved
     }
 
-    /// Adds to `found` every subscription whose filter matches the topic; false if there is no
-    /// memory for them.
-    pub(super) fn matches(&self, topic: &str, found: &mut Vec<SubscriptionId>) -> bool {
-        self.root.is_none_or(|root| self.descend(root, Some(topic), found))
+    /// Adds to `found` every subscription whose filter matches the topic, and to `looks` every node
+    /// that was looked at; false if there is no memory for them.
+    pub(super) fn matches(
+        &self,
+        topic: &str,
+        found: &mut Vec<SubscriptionId>,
+        looks: &mut usize,
+    ) -> bool {
+        self.root.is_none_or(|root| self.descend(root, Some(topic), found, looks))
     }
 
     /// Goes down by what is left of a topic. Topics have few levels, so the stack is shallow.
-    fn descend(&self, node: Key, left: Option<&str>, found: &mut Vec<SubscriptionId>) -> bool {
+    fn descend(
+        &self,
+        node: Key,
+        left: Option<&str>,
+        found: &mut Vec<SubscriptionId>,
+        looks: &mut usize,
+    ) -> bool {
         let Some(node) = self.nodes.find(node) else { return true };
+        *looks += 1;
         let ended: &[_] = if left.is_none() { &node.here } else { &[] };
         if found.try_reserve(node.rest.len() + ended.len()).is_err() {
             return false;
@@ -109,7 +121,7 @@ impl Filters {
         let (level, left) = left.split_once('/').map_or((left, None), |(a, b)| (a, Some(b)));
         [level, "+"].into_iter().all(|level| {
             let child = Name::try_from(level).ok().and_then(|level| node.children.get(&level));
-            child.is_none_or(|&child| self.descend(child, left, found))
+            child.is_none_or(|&child| self.descend(child, left, found, looks))
         })
     }
 
@@ -192,7 +204,7 @@ mod tests {
                 }
             }
             let mut found = Vec::new();
-            prop_assert!(tree.matches(&topic, &mut found));
+            prop_assert!(tree.matches(&topic, &mut found, &mut 0));
             found.sort();
             let matching = |id: &SubscriptionId| covers(&filters[id.0.index as usize].0, &topic);
             let expected: Vec<_> = places.keys().copied().filter(matching).collect();
@@ -212,7 +224,7 @@ mod tests {
         let id = SubscriptionId(Key { index: 7, generation: 1 });
         tree.add("#", id).unwrap();
         let mut found = Vec::new();
-        assert!(tree.matches("a/b/c", &mut found));
+        assert!(tree.matches("a/b/c", &mut found, &mut 0));
         assert_eq!(found, [id]);
     }
 }

@@ -11,7 +11,7 @@ use xen_sys::ids::DomId;
 use xen_sys::page::Shared;
 
 use super::Broker;
-use super::publish::Message;
+use super::publish::{LOOK_WORK, Message};
 use crate::frame::Reason;
 use crate::policy::covers;
 
@@ -74,8 +74,9 @@ impl Kept {
         self.messages.values().map(|message| (message.from, charge(message)))
     }
 
-    /// The next message for a subscription; what was looked at in vain is noted.
-    pub(super) fn next(&self, filter: &str, replay: &mut Replay) -> Next {
+    /// The next message for a subscription; what was looked at in vain is noted, and each look is
+    /// added to `looks`.
+    pub(super) fn next(&self, filter: &str, replay: &mut Replay, looks: &mut usize) -> Next {
         let fixed =
             filter.find(['+', '#']).map_or(filter, |end| filter[..end].trim_end_matches('/'));
         let start = match &replay.topic {
@@ -88,6 +89,7 @@ impl Kept {
             if !topic.starts_with(fixed) {
                 break;
             }
+            *looks += 1;
             if count == LOOKS {
                 replay.topic = last;
                 return Next::Later;
@@ -142,6 +144,7 @@ impl<M: Shared> Broker<M> {
         if !self.accounts.has_departed() {
             return;
         }
+        self.work += self.kept.len() * LOOK_WORK;
         let departed = |message: &Rc<Message>| {
             self.accounts.find(message.from).is_none_or(|account| account.channels == 0)
         };

@@ -21,6 +21,10 @@ const MESSAGE_COST: usize = 256;
 /// What it takes to give a message to a subscription, as so many bytes moved.
 const MESSAGE_WORK: usize = 512;
 
+/// What it takes to look at a node of the filters, or at a message that is kept, as so many bytes
+/// moved.
+pub(super) const LOOK_WORK: usize = 512;
+
 /// A message that somebody waits for the end of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PublicationId(pub(super) Key);
@@ -129,7 +133,7 @@ impl<M: Shared> Broker<M> {
         let mut found = core::mem::take(&mut self.found);
         found.clear();
         self.round += 1;
-        let direct = self.filters.matches(news.topic, &mut found)
+        let direct = self.find_receivers(news.topic, &mut found)
             && found.iter().all(|&one| self.can_take(id, one, payload));
         if direct {
             let seq = self.count_message();
@@ -140,6 +144,14 @@ impl<M: Shared> Broker<M> {
         let receivers = u32::try_from(found.len()).unwrap_or(u32::MAX);
         self.found = found;
         direct.then_some(receivers)
+    }
+
+    /// Finds the subscriptions that a topic has; false if there is no memory for them.
+    fn find_receivers(&mut self, topic: &str, found: &mut Vec<SubscriptionId>) -> bool {
+        let mut looks = 0;
+        let complete = self.filters.matches(topic, found, &mut looks);
+        self.work += looks * LOOK_WORK;
+        complete
     }
 
     fn count_message(&mut self) -> u64 {
@@ -260,7 +272,7 @@ impl<M: Shared> Broker<M> {
     fn distribute(&mut self, publication: PublicationId, message: &Rc<Message>) {
         let mut found = core::mem::take(&mut self.found);
         found.clear();
-        let complete = self.filters.matches(&message.topic, &mut found);
+        let complete = self.find_receivers(&message.topic, &mut found);
         self.work += found.len() * MESSAGE_WORK;
         let (mut receivers, mut waits) = (0, 0);
         for &one in &found {

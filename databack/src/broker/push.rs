@@ -228,6 +228,31 @@ impl<M: Shared> Broker<M> {
         }
     }
 
+    /// Ends those of a front's pushes that it may no longer make, or their receivers no longer take.
+    pub(super) fn revoke_pushes(&mut self, id: ChannelId) {
+        let mut place = 0;
+        while let Some(&(_, push)) = self.session(id).and_then(|session| session.pushes.get(place))
+        {
+            if !self.may_go_on(push) {
+                self.settle(push, Outcome::Denied, Some(Cancel::Cancelled));
+            }
+            place += 1;
+        }
+    }
+
+    /// Whether the policy still allows a push.
+    fn may_go_on(&self, push: PushId) -> bool {
+        let Some(entry) = self.pushes.find(push.0) else { return true };
+        let to = entry.receiver.and_then(|side| self.domain_of(side.channel));
+        let (Some(from), Some(to)) =
+            (self.accounts.find(entry.from), to.and_then(|domain| self.accounts.find(domain)))
+        else {
+            return true;
+        };
+        from.rights.allow(Act::Push(&to.owner, entry.name.as_str()))
+            && to.rights.allow(Act::Serve(entry.name.as_str()))
+    }
+
     fn push_of(&mut self, id: ChannelId, number: u32) -> Option<PushId> {
         let pushes = &self.session(id)?.pushes;
         pushes.iter().find(|(other, _)| *other == number).map(|(_, push)| *push)

@@ -7,6 +7,9 @@ use xen_sys::ids::DomId;
 use super::{ChannelId, Name};
 use crate::frame::{Outcome, Reason};
 
+/// What a domain is charged for a name that it serves, which is kept here and with its channel.
+pub(super) const SERVICE_COST: usize = 256;
+
 #[derive(Clone, Debug)]
 struct Service {
     name: Name,

@@ -11,6 +11,7 @@ use xen_sys::ring::BadIndex;
 
 use super::channel::{RESERVE, TURN_BYTES};
 use super::publish::{Gathering, Message, PublicationId};
+use super::services::SERVICE_COST;
 use super::{Broker, ChannelId, Name, PushId, SubscriptionId, Turn, Violation};
 use crate::frame::{self, Call, HEAD_MAX, Head, REPLY_MAX};
 use crate::vchan::{End, Sizes};
@@ -334,6 +335,7 @@ impl<M: Shared> Broker<M> {
         for name in &session.services {
             self.services.remove(name, domain, id);
         }
+        self.accounts.release(domain, session.services.len() * SERVICE_COST);
         for &(_, push) in &session.pushes {
             self.lose_sender(push, domain);
         }

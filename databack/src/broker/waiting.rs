@@ -5,7 +5,7 @@ use alloc::rc::Rc;
 use xen_sys::page::Shared;
 
 use super::kept;
-use super::publish::{Message, PublicationId};
+use super::publish::{LOOK_WORK, Message, PublicationId};
 use super::session::{Bulk, Sending};
 use super::subscription::{MOST_WAITING, Subscription};
 use super::{Broker, ChannelId, SubscriptionId, Violation};
@@ -57,7 +57,9 @@ impl<M: Shared> Broker<M> {
     ) -> bool {
         let Some(entry) = self.subscriptions.find_mut(subscription.0) else { return false };
         let (domain, slow) = (entry.domain, entry.slow);
-        let charge = if waits.is_some() { 0 } else { WAITING_COST + message.bytes.len() };
+        // The bytes of a message whose publisher waits are charged to the publisher.
+        let bytes = if waits.is_some() { 0 } else { message.bytes.len() };
+        let charge = WAITING_COST + bytes;
         while slow == Slow::DropOldest
             && self
                 .subscriptions
@@ -66,7 +68,7 @@ impl<M: Shared> Broker<M> {
         {
             self.drop_oldest(subscription);
         }
-        let mut room = charge == 0 || self.accounts.charge(domain, charge, &self.limits);
+        let mut room = self.accounts.charge(domain, charge, &self.limits);
         while !room && slow == Slow::DropOldest && self.drop_oldest(subscription) {
             room = self.accounts.charge(domain, charge, &self.limits);
         }
@@ -122,7 +124,10 @@ impl<M: Shared> Broker<M> {
                 .front()
                 .map_or(Next::Nothing, |one| Next::Message(one.clone(), false));
         };
-        match self.kept.next(&entry.filter, replay) {
+        let mut looks = 0;
+        let next = self.kept.next(&entry.filter, replay, &mut looks);
+        self.work += looks * LOOK_WORK;
+        match next {
             kept::Next::Message(message) => {
                 Next::Message(Waiting { message, charge: 0, publication: None }, true)
             }

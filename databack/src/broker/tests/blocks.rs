@@ -3,8 +3,9 @@
 use core::time::Duration;
 
 use super::world::{F, World, pattern, sizes};
+use crate::broker::services::SERVICE_COST;
 use crate::broker::{Ended, Limits, Violation};
-use crate::frame::{Call, Cancel, Malformed, Notice, Outcome, PAYLOAD_MAX, Reason};
+use crate::frame::{Call, Cancel, Malformed, NAME_MAX, Notice, Outcome, PAYLOAD_MAX, Reason};
 
 const POLICY: &str = "allow 1 push *\nallow 2 push *\nallow * serve *";
 
@@ -71,7 +72,7 @@ fn a_block_goes_to_who_serves_its_name_and_the_flag_comes_back() {
     world.hears(sender, done(7, 3), b"reply");
     world.say(receiver, Call::Done { id, flag: 4 }, b"once more");
     world.hears_nothing(sender);
-    assert_eq!(world.waiting_memory(), 0);
+    assert_eq!(world.waiting_memory(), SERVICE_COST);
 }
 
 #[test]
@@ -115,7 +116,7 @@ fn blocks_of_any_length_go_through_rings_of_any_size() {
             world.say(receiver, Call::Done { id: number.unwrap(), flag: 0 }, b"");
             world.hears(sender, done(1, 0), b"");
         }
-        assert_eq!(world.waiting_memory(), 0);
+        assert_eq!(world.waiting_memory(), SERVICE_COST);
     }
 }
 
@@ -245,6 +246,50 @@ fn a_sender_that_goes_or_gives_up_cancels() {
     world.hears(receiver, Notice::DeliverCancel { id: second, reason: Cancel::SenderGone }, b"");
     world.say(receiver, Call::Done { id: second, flag: 0 }, b"too late");
     world.hears_nothing(receiver);
+    assert_eq!(world.waiting_memory(), SERVICE_COST);
+}
+
+#[test]
+fn a_block_ends_in_the_middle_when_it_is_no_longer_allowed() {
+    let without_push = "allow 2 push *\nallow * serve *";
+    let without_serve = "allow 1 push *\nallow * publish #";
+    for policy in [without_push, without_serve] {
+        let (mut world, sender, receiver) = pair();
+        world.say(sender, push(7, "jobs", 1 << 30), b"the beginning");
+        let id = delivery(&mut world, receiver);
+        world.set_policy(POLICY);
+        world.say(sender, Call::PushData { id: 7 }, b"more");
+        world.hears(receiver, Notice::DeliverData { id }, b"more");
+        world.set_policy(policy);
+        world.hears(sender, ended(7, Outcome::Denied), b"");
+        let told = world.next(receiver, |notice, _| match notice {
+            Notice::NotServed { name: "jobs", reason: Reason::Denied } => false,
+            other => other == Notice::DeliverCancel { id, reason: Cancel::Cancelled },
+        });
+        assert_eq!(told, Some(policy == without_push), "by {policy:?}");
+        // What was on its way is passed over.
+        world.say(sender, Call::PushData { id: 7 }, b"and more");
+        assert_eq!(world.fronts[sender].ended, None);
+        let served = if policy == without_push { SERVICE_COST } else { 0 };
+        assert_eq!(world.waiting_memory(), served);
+    }
+}
+
+#[test]
+fn names_that_are_served_are_charged() {
+    let mut world = World::new("allow * serve *");
+    let front = world.join(1);
+    let names: Vec<_> = (0..10).map(|number| format!("name{number}")).collect();
+    for name in &names {
+        serve(&mut world, front, name);
+    }
+    let charged = world.waiting_memory();
+    assert!(charged >= 10 * 2 * NAME_MAX, "{charged} bytes for ten names, each kept twice");
+    world.say(front, Call::Unserve { name: "name3" }, b"");
+    assert_eq!(world.waiting_memory(), charged / 10 * 9);
+    world.set_policy("allow * serve name5");
+    assert_eq!(world.waiting_memory(), charged / 10);
+    world.leave(front);
     assert_eq!(world.waiting_memory(), 0);
 }
 
@@ -288,7 +333,7 @@ fn a_front_may_push_to_itself() {
     assert!(block == pattern(60_000));
     world.say(front, Call::Done { id, flag: 0 }, &pattern(4096));
     world.hears(front, done(1, 0), &pattern(4096));
-    assert_eq!(world.waiting_memory(), 0);
+    assert_eq!(world.waiting_memory(), SERVICE_COST);
 }
 
 #[test]
@@ -309,7 +354,7 @@ fn a_long_reply_waits_for_a_sender_that_does_not_read() {
     for id in 0..5 {
         world.hears(sender, done(id, id), &pattern(4096));
     }
-    assert_eq!(world.waiting_memory(), 0);
+    assert_eq!(world.waiting_memory(), SERVICE_COST);
 }
 
 #[test]

@@ -424,3 +424,64 @@ fn a_reader_of_a_large_message_that_stops_holds_up_only_its_publisher() {
     world.hears(sleeper, Notice::Pong { cookie: 1 }, b"");
     world.hears(publisher, Notice::Published { id: 1, receivers: 2 }, b"");
 }
+
+#[test]
+fn what_a_publisher_waits_for_is_charged_to_who_does_not_read() {
+    let mut world = World::new(POLICY);
+    let (publisher, front) = (world.join(1), world.join(2));
+    for id in 0..100 {
+        subscribe(&mut world, front, id, "a", Slow::Wait, 0);
+    }
+    let before = world.waiting_memory();
+    for id in 0..10 {
+        world.say(publisher, publish(id, "a"), b"");
+    }
+    let charged = world.waiting_memory() - before;
+    assert!(charged >= 10 * 100 * 32, "{charged} bytes for a thousand messages that wait");
+    world.leave(front);
+    for id in 0..10 {
+        world.hears(publisher, Notice::Published { id, receivers: 100 }, b"");
+    }
+    assert_eq!(world.waiting_memory(), 0);
+}
+
+/// Turns that a front's channel takes until there is nothing more to do.
+fn turns(world: &mut World, front: F) -> usize {
+    let now = world.now;
+    world.fronts[front].pump();
+    let id = world.fronts[front].id;
+    1 + (0..).take_while(|_| world.broker.serve(id, now)).count()
+}
+
+#[test]
+fn a_search_through_what_was_kept_takes_many_turns() {
+    let mut world = World::new(POLICY);
+    let publisher = world.join(1);
+    for number in 0..4000 {
+        world.say(publisher, retain(1, &format!("a/{number}")), b"x");
+        world.hears(publisher, Notice::Published { id: 1, receivers: 0 }, b"");
+    }
+    let front = world.join(2);
+    let vain = Call::Subscribe { id: 1, filter: "a/+/b", slow: Slow::DropOldest, credit: 1 };
+    world.write(front, vain, b"");
+    let turns = turns(&mut world, front);
+    assert!(turns >= 4, "4000 topics were looked at in {turns} turns");
+}
+
+#[test]
+fn a_search_for_receivers_takes_its_part_of_a_turn() {
+    let mut world = World::new(POLICY);
+    let front = world.join(2);
+    // All filters of seven levels with `a` or `+` at each: a topic leads to all their nodes but the
+    // last, and to no subscription.
+    for id in 0..128 {
+        let level = |at: u32| if id >> at & 1 == 0 { "a/" } else { "+/" };
+        let filter = (0..7).map(level).collect::<String>() + "end";
+        subscribe(&mut world, front, id, &filter, Slow::DropOldest, 1);
+    }
+    for id in 0..64 {
+        world.write(front, publish(id, "a/a/a/a/a/a/a/a"), b"");
+    }
+    let turns = turns(&mut world, front);
+    assert!(turns >= 16, "64 searches of 255 nodes each took {turns} turns");
+}
