@@ -31,7 +31,7 @@ use xen_sys::page::Shared;
 use crate::ask::{Application, Kind};
 use crate::frame::NAME_MAX;
 use crate::policy::{Act, Owner, Policy};
-use crate::vchan::{End, Peer};
+use crate::vchan::{End, Peer, Sizes};
 
 use account::Accounts;
 use admission::cost;
@@ -172,7 +172,7 @@ impl<M: Shared> Broker<M> {
             return Err(end);
         }
         if !self.accounts.charge(domain, cost(end.sizes()), &self.limits) {
-            self.accounts.close(domain);
+            self.accounts.close(domain, 0);
             return Err(end);
         }
         let (purpose, stream) = match kind {
@@ -190,18 +190,24 @@ impl<M: Shared> Broker<M> {
     }
 
     /// Ends a channel, if it has not [ended](Self::next_ended) by itself, and gives back its end.
-    /// Its peer has to be told by an event, due or not. `None`: there is no such channel.
+    /// Its peer has to be told by an event, due or not. `None`: there is no such channel. Its domain
+    /// is charged for the rings until they are [free](Self::freed).
     pub fn close(&mut self, id: ChannelId) -> Option<End<M>> {
         self.finish(id);
         let channel = self.channels.remove(id.0)?;
-        self.accounts.release(channel.domain, cost(channel.end.sizes()));
-        self.accounts.close(channel.domain);
+        self.accounts.close(channel.domain, cost(channel.end.sizes()));
         for queue in [&mut self.ready, &mut self.moved] {
             queue.retain(|&other| other != id);
         }
         self.ended.retain(|&(other, _)| other != id);
         self.write_ready();
         Some(channel.end)
+    }
+
+    /// The rings of a channel of `domain` that was [closed](Self::close) are free: their client has
+    /// let go of them.
+    pub fn freed(&mut self, domain: DomId, sizes: Sizes) {
+        self.accounts.free(domain, cost(sizes));
     }
 
     /// Applies another policy: what it no longer allows ends.

@@ -16,6 +16,8 @@ pub(super) struct Account {
     pub(super) subscriptions: u32,
     /// Bytes for its rings and for what waits for it or by its doing.
     pub(super) memory: usize,
+    /// Those of them that are for rings of channels that are closed.
+    pub(super) closed: usize,
     most_memory: usize,
     most_subscriptions: u32,
     pub(super) counts: Counts,
@@ -48,6 +50,7 @@ impl Account {
             channels: 0,
             subscriptions: 0,
             memory: 0,
+            closed: 0,
             most_memory: 0,
             most_subscriptions: 0,
             counts: Counts::default(),
@@ -116,12 +119,21 @@ impl Accounts {
         Some(account)
     }
 
-    /// The domain has one channel less.
-    pub(super) fn close(&mut self, domain: DomId) {
+    /// The domain has one channel less, whose rings took so many bytes, which are not free yet.
+    pub(super) fn close(&mut self, domain: DomId, bytes: usize) {
         let Ok(place) = self.place(domain) else { return };
         self.list[place].channels -= 1;
+        self.list[place].closed += bytes;
         self.departed += usize::from(self.list[place].channels == 0);
         self.remove_unused(place);
+    }
+
+    /// The rings of a channel that is closed are free.
+    pub(super) fn free(&mut self, domain: DomId, bytes: usize) {
+        if let Some(account) = self.find_mut(domain) {
+            account.closed -= bytes;
+            self.release(domain, bytes);
+        }
     }
 
     /// Removes an account that has neither channels nor anything left behind.

@@ -42,6 +42,9 @@ impl<M: Shared> Broker<M> {
                 assert_eq!(entry.held.capacity(), 0, "{push:?} is held for nobody");
             }
         }
+        for account in self.accounts.iter().filter(|account| account.closed > 0) {
+            used.entry(account.owner.domain).or_default().1 += account.closed;
+        }
         self.check_messages(&mut used);
         let counted: BTreeMap<_, _> = self
             .accounts

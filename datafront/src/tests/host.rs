@@ -237,8 +237,10 @@ impl Served {
             self.ring(id);
         }
         while let Some((id, _)) = self.broker.next_ended() {
-            if let Some(mut end) = self.broker.close(id) {
+            let owner = self.broker.owner(id).map(|owner| owner.domain);
+            if let (Some(owner), Some(mut end)) = (owner, self.broker.close(id)) {
                 end.close();
+                self.broker.freed(owner, end.sizes());
             }
             self.ring(id);
             self.bells.retain(|(other, _)| *other != id);

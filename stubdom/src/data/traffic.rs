@@ -10,7 +10,7 @@ use core::time::Duration;
 use databack::ask::Ask;
 use databack::broker::{self, Broker, ChannelId, Ended};
 use databack::policy::Owner;
-use databack::vchan::{self, Peer};
+use databack::vchan::{self, Peer, Sizes};
 use stubdom::asks::{Endpoint, Endpoints};
 use stubdom::complaints::Complaints;
 use stubdom::platform::Platform;
@@ -53,7 +53,7 @@ pub(super) struct Traffic<'a> {
     ready: VecDeque<ChannelId>,
     ended: VecDeque<(ChannelId, Ended)>,
     /// Pages that somebody still maps though their channel is gone.
-    lingering: Vec<(DomId, Granted)>,
+    lingering: Vec<(DomId, Sizes, Granted)>,
     complaints: Complaints,
     pub(super) counters: Counters,
     started: SystemTime,
@@ -142,8 +142,8 @@ impl<'a> Traffic<'a> {
     /// Takes pages back whose client has unmapped them by now.
     fn retry_lingering(&mut self) {
         let lingering = core::mem::take(&mut self.lingering);
-        for (domain, granted) in lingering {
-            self.give_back(domain, granted);
+        for (domain, sizes, granted) in lingering {
+            self.give_back(domain, sizes, granted);
         }
     }
 
@@ -151,7 +151,9 @@ impl<'a> Traffic<'a> {
     fn turn(&mut self) -> Seen {
         let mut seen = Seen::default();
         let mut events = self.platform.events.borrow_mut();
-        while let Some(port) = events.next() {
+        // Guests that never stop to send them have no more than their part of a turn.
+        for _ in 0..TURN_EVENTS {
+            let Some(port) = events.next() else { break };
             if port == self.store {
                 seen.store = true;
             } else if let Some(id) = self.lines.at(port) {
@@ -215,17 +217,18 @@ impl<'a> Traffic<'a> {
         self.counters.wakeups += 1;
     }
 
-    fn give_back(&mut self, domain: DomId, granted: Granted) {
-        if let Err(mapped) = granted.end() {
-            self.lingering.push((domain, mapped));
+    fn give_back(&mut self, domain: DomId, sizes: Sizes, granted: Granted) {
+        match granted.end() {
+            Ok(_) => self.broker.freed(domain, sizes),
+            Err(mapped) => self.lingering.push((domain, sizes, mapped)),
         }
     }
 
     fn make(&mut self, owner: Owner, ask: &Ask) -> Result<Endpoint<ChannelId>, Refusal> {
-        self.broker.admit(&owner, &ask.kind, ask.sizes)?;
         let domain = owner.domain;
         self.retry_lingering();
-        if self.lingering.iter().filter(|(whose, _)| *whose == domain).count() >= LINGERING_MAX {
+        self.broker.admit(&owner, &ask.kind, ask.sizes)?;
+        if self.lingering.iter().filter(|(whose, ..)| *whose == domain).count() >= LINGERING_MAX {
             return Err(Refusal::Lingering);
         }
         let pages = OwnPages::zeroed(ask.sizes.pages()).ok_or(Refusal::NoMemory)?;
@@ -251,12 +254,15 @@ impl<'a> Traffic<'a> {
             if let Some(line) = &line {
                 line.channel.notify();
             }
-            self.give_back(owner, end.into_memory());
+            self.give_back(owner, end.sizes(), end.into_memory());
         }
         // Whom it concerns hears of it now.
         self.settle(self.now());
     }
 }
+
+/// Events that one turn takes at most.
+const TURN_EVENTS: usize = 1024;
 
 /// How many channels' pages a domain may keep mapped though their channel is gone.
 const LINGERING_MAX: usize = 4;

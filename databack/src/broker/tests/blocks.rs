@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use super::world::{F, World, pattern, sizes};
 use crate::broker::services::SERVICE_COST;
-use crate::broker::{Ended, Limits, Violation};
+use crate::broker::{Ended, Limits, Refusal, Violation};
 use crate::frame::{Call, Cancel, Malformed, NAME_MAX, Notice, Outcome, PAYLOAD_MAX, Reason};
 
 const POLICY: &str = "allow 1 push *\nallow 2 push *\nallow * serve *";
@@ -535,4 +535,20 @@ fn a_front_that_never_stops_has_its_turn_and_no_more() {
         answered += 1;
     }
     assert_eq!(answered, 1000);
+}
+
+#[test]
+fn rings_that_are_still_mapped_are_charged() {
+    let mut world = World::new(&format!("{POLICY}\nlimit 5 memory 300K"));
+    let receiver = world.join(5);
+    let channel = world.fronts[receiver].id;
+    let domain = world.broker.owner(channel).unwrap().domain;
+    let end = world.broker.close(channel).unwrap();
+    // A channel takes 134 KiB, so there is room for two.
+    let second = world.ask(5, "services", sizes(16, 16));
+    assert!(second.is_ok(), "there is room for two");
+    let third = world.ask(5, "services", sizes(16, 16));
+    assert_eq!(third.err(), Some(Refusal::NoMemory), "the first is in use as before");
+    world.broker.freed(domain, end.sizes());
+    assert!(world.ask(5, "services", sizes(16, 16)).is_ok(), "what is free is not charged");
 }

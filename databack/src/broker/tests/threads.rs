@@ -118,7 +118,9 @@ impl Host {
             while let Some((id, why)) = self.broker.next_ended() {
                 assert_eq!(why, databack::broker::Ended::Closed);
                 self.fronts.remove(&id);
-                assert!(self.broker.close(id).is_some());
+                let domain = self.broker.owner(id).expect("it is there").domain;
+                let end = self.broker.close(id).expect("it is there");
+                self.broker.freed(domain, end.sizes());
             }
         }
     }
