@@ -10,7 +10,9 @@ use super::services::SERVICE_COST;
 use super::session::{Answer, Sink};
 use super::subscription::Wish;
 use super::{Broker, ChannelId, Ended, Name, Violation};
-use crate::frame::{Call, Limits, Notice, PAYLOAD_MAX, REPLY_MAX, Reason, VERSION, is_name};
+use crate::frame::{
+    Call, Limits, Notice, Outcome, PAYLOAD_MAX, REPLY_MAX, Reason, VERSION, is_name,
+};
 use crate::policy::Act;
 
 impl<M: Shared> Broker<M> {
@@ -31,57 +33,65 @@ impl<M: Shared> Broker<M> {
             return Err(Violation::Payload);
         }
         match call {
-            Call::Hello { version, features: _ } => self.greet(id, version)?,
-            Call::Serve { name } => {
-                let notice = match self.add_service(id, name) {
-                    Ok(()) => Notice::Served { name },
-                    Err(reason) => Notice::NotServed { name: shown(name), reason },
-                };
-                self.answer(id, &notice, &[])?;
-            }
-            Call::Unserve { name } => {
-                self.remove_service(id, name);
-                self.answer(
-                    id,
-                    &Notice::NotServed { name: shown(name), reason: Reason::Asked },
-                    &[],
-                )?;
-            }
             Call::Push { id: push, domain, name, len, timeout_ms } => {
                 let block = super::push::Block { id: push, domain, name, len, timeout_ms };
-                return self.start_push(id, &block, payload, now);
+                self.start_push(id, &block, payload, now)
             }
-            Call::PushData { id: push } => return self.continue_push(id, push, payload),
-            Call::PushCancel { id: push } => self.cancel_push(id, push),
+            Call::PushData { id: push } => self.continue_push(id, push, payload),
             Call::Done { id: delivery, flag } => {
-                let word = crate::frame::Outcome::Done { flag };
-                return Ok(self.start_word(id, delivery, word, payload));
+                Ok(self.start_word(id, delivery, Outcome::Done { flag }, payload))
             }
             Call::Reject { id: delivery } => {
-                let word = crate::frame::Outcome::Rejected;
-                return Ok(self.start_word(id, delivery, word, payload));
+                Ok(self.start_word(id, delivery, Outcome::Rejected, payload))
             }
             Call::Publish { id: publish, topic, retain } => {
                 let news = News { id: publish, topic, retain };
-                return self.start_publish(id, &news, payload as usize);
+                self.start_publish(id, &news, payload as usize)
+            }
+            short => self.take_short(id, &short).map(|()| Sink::Nobody),
+        }
+    }
+
+    /// The same for calls without a payload.
+    fn take_short(&mut self, id: ChannelId, call: &Call<'_>) -> Result<(), Violation> {
+        let notice = match *call {
+            Call::Hello { version, features: _ } => return self.greet(id, version),
+            Call::Status => return self.tell_status(id),
+            Call::PushCancel { id: push } => {
+                self.cancel_push(id, push);
+                return Ok(());
+            }
+            Call::Credit { id: number, messages } => {
+                self.credit(id, number, messages);
+                return Ok(());
+            }
+            Call::Serve { name } => match self.add_service(id, name) {
+                Ok(()) => Notice::Served { name },
+                Err(reason) => Notice::NotServed { name: shown(name), reason },
+            },
+            Call::Unserve { name } => {
+                self.remove_service(id, name);
+                Notice::NotServed { name: shown(name), reason: Reason::Asked }
             }
             Call::Subscribe { id: number, filter, slow, credit } => {
-                let wish = Wish { id: number, filter, slow, credit };
-                let notice = match self.subscribe(id, &wish) {
+                match self.subscribe(id, &Wish { id: number, filter, slow, credit }) {
                     Ok(()) => Notice::Subscribed { id: number },
                     Err(reason) => Notice::Ended { id: number, reason },
-                };
-                self.answer(id, &notice, &[])?;
+                }
             }
             Call::Unsubscribe { id: number } => {
                 self.unsubscribe(id, number);
-                self.answer(id, &Notice::Ended { id: number, reason: Reason::Asked }, &[])?;
+                Notice::Ended { id: number, reason: Reason::Asked }
             }
-            Call::Credit { id: number, messages } => self.credit(id, number, messages),
-            Call::Status => self.tell_status(id)?,
-            Call::Ping { cookie } => self.answer(id, &Notice::Pong { cookie }, &[])?,
-        }
-        Ok(Sink::Nobody)
+            Call::Ping { cookie } => Notice::Pong { cookie },
+            // They have payloads.
+            Call::Push { .. }
+            | Call::PushData { .. }
+            | Call::Done { .. }
+            | Call::Reject { .. }
+            | Call::Publish { .. } => return Ok(()),
+        };
+        self.answer(id, &notice, &[])
     }
 
     /// Writes an answer for which there is room.
