@@ -216,7 +216,8 @@ impl Session {
         let call = Call::Push { id, domain: domain.map(DomId::raw), name, len, timeout_ms };
         self.flush(end)?;
         let most = u64::min(len, window);
-        let room = if self.has_unsent() { 0 } else { end.room()?.saturating_sub(HEAD_MAX) };
+        let spare = spare(end).max(HEAD_MAX);
+        let room = if self.has_unsent() { 0 } else { end.room()?.saturating_sub(spare) };
         let first = &first[..first.len().min(room).min(PAYLOAD_MAX as usize)];
         let first = &first[..usize::try_from(most).map_or(first.len(), |m| m.min(first.len()))];
         self.call(end, &call, first)?;
@@ -244,9 +245,10 @@ impl Session {
             return Ok(0);
         }
         let free = end.room()?;
-        let room = free.saturating_sub(HEAD_SPACE);
+        let room = free.saturating_sub(spare(end));
         // Many small frames would cost more than they bring.
-        let least = wanted.min(end.sizes().left().bytes() / 2 - HEAD_SPACE);
+        let worth = (end.sizes().left().bytes() / 2).min(WORTH_MAX);
+        let least = wanted.min(worth - spare(end));
         if room < least {
             self.seen_room = Some(free);
             return Ok(0);
@@ -366,8 +368,15 @@ pub struct Push<'a> {
     pub timeout_ms: u32,
 }
 
-/// More than the head of a frame of data has.
-const HEAD_SPACE: usize = 16;
+/// Room for so many bytes is always worth a frame.
+const WORTH_MAX: usize = 64 << 10;
+
+/// Bytes of the ring from us that blocks leave free: heads of frames, and as much as blocks do not
+/// get of a receiver's ring. What went through a ring of the same size has room there then, and
+/// waits in nobody's memory.
+fn spare<M: Shared>(end: &End<M>) -> usize {
+    (end.sizes().left().bytes() / 8).min(1024)
+}
 
 fn head(header: &impl Serialize, payload: usize) -> Result<Head, Error> {
     let payload = u32::try_from(payload).ok();

@@ -2,6 +2,7 @@
 
 use core::hash::BuildHasher;
 use core::str::FromStr;
+use core::time::Duration;
 use std::hash::RandomState;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
@@ -98,8 +99,43 @@ impl Store {
         Err(unknown())
     }
 
+    /// Whether there is such a node, as far as we may see: what is hidden from us is there.
+    fn has(&mut self, path: &str) -> Result<bool, Error> {
+        match self.0.read(path) {
+            Ok(_) | Err(Failure::Answer(wire::Error::Eacces)) => Ok(true),
+            Err(Failure::Answer(wire::Error::Enoent)) => Ok(false),
+            Err(failure) => Err(Error::Store { path: path.to_owned(), failure }),
+        }
+    }
+
+    /// Waits until a domain takes requests, which it does some time after its start. dom0 could
+    /// write them anywhere, even where no domain is.
+    fn await_requests(&mut self, backend: DomId, patience: Duration) -> Result<(), Error> {
+        let path = format!("{}/{ASK}", home(backend));
+        let deadline = Instant::now() + patience;
+        let failure = Failure::Answer(wire::Error::Enoent);
+        if self.has(&path)? {
+            return Ok(());
+        }
+        if !self.has(&home(backend))? {
+            return Err(Error::NoChannels { backend, path, failure });
+        }
+        self.watch(&path)?;
+        while !self.has(&path)? {
+            if !self.take_events()? && !self.is_ready_by(deadline)? {
+                return Err(Error::NoChannels { backend, path, failure });
+            }
+        }
+        Ok(())
+    }
+
     /// Lets every domain of this host know that `domain` has the data channels.
     pub(crate) fn announce(&mut self, domain: DomId) -> Result<(), Error> {
+        let home = home(domain);
+        if !self.has(&home)? {
+            let failure = Failure::Answer(wire::Error::Enoent);
+            return Err(Error::NoChannels { backend: domain, path: home, failure });
+        }
         let own = self.own_domain()?;
         let perms = [Permission::new(Access::Read, host::DomId(own.raw()))];
         let value = domain.raw().to_string();
@@ -118,7 +154,8 @@ impl Store {
     ) -> Result<(Asked, GrantRef, Port), Error> {
         let own = self.own_domain()?;
         let backend = self.backend(&options.backend)?;
-        let home = format!("/local/domain/{}", backend.raw());
+        self.await_requests(backend, options.patience)?;
+        let home = home(backend);
         let name = fresh_name(own)?;
         let request = format!("{home}/{ASK}/{name}");
         let answer = format!("{home}/{ANSWER}/{}/{name}", own.raw());
@@ -261,6 +298,11 @@ impl Drop for Asked {
         // this domain, or with the other.
         let _ = self.store.0.rm(&self.request);
     }
+}
+
+/// Where the nodes of a domain are.
+fn home(domain: DomId) -> String {
+    format!("/local/domain/{}", domain.raw())
 }
 
 /// A name that no other channel has. Its randomness is that of the standard library's tables, which

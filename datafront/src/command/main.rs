@@ -60,7 +60,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         Command::Stream(what) => {
             stream::run(&mut open(Kind::Stream(what.name.parse()?), &options)?, what.way())
         }
-        Command::Echo => stream::run(&mut open(Kind::Echo, &options)?, stream::Way::Both),
+        Command::Echo => stream::run(&mut open(Kind::Echo, &options)?, stream::Way::Back),
         Command::Status => {
             let text = connect(&options)?.status()?;
             io::stdout().write_all(text.as_bytes())?;

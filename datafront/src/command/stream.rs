@@ -14,6 +14,8 @@ use crate::exit::Failure;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     Both,
+    /// What is sent comes back: when all of it has, that is the end.
+    Back,
     Send,
     Receive,
 }
@@ -27,6 +29,7 @@ pub(crate) fn run<L: Link + AsFd>(stream: &mut Stream<L>, way: Way) -> Result<Ex
     let mut reads_input = way != Way::Receive;
     let mut received = vec![0; PIECE];
     let mut to_send = Pending { bytes: vec![0; PIECE], from: 0, to: 0 };
+    let mut to_come: u64 = 0;
     loop {
         while let Some(count) = stream.try_read(&mut received)? {
             if count == 0 {
@@ -34,6 +37,7 @@ pub(crate) fn run<L: Link + AsFd>(stream: &mut Stream<L>, way: Way) -> Result<Ex
                 let is_done = to_send.is_empty() && (way != Way::Send || !reads_input);
                 return if is_done { Ok(ExitCode::SUCCESS) } else { Err(Error::Gone.into()) };
             }
+            to_come = to_come.saturating_sub(count as u64);
             if way != Way::Send {
                 output.write_all(&received[..count])?;
                 output.flush()?;
@@ -44,11 +48,15 @@ pub(crate) fn run<L: Link + AsFd>(stream: &mut Stream<L>, way: Way) -> Result<Ex
             stream.drain()?;
             return Ok(ExitCode::SUCCESS);
         }
+        if way == Way::Back && !reads_input && to_come == 0 {
+            return Ok(ExitCode::SUCCESS);
+        }
         let wants_input = reads_input && to_send.is_empty();
         if wait(stream, wants_input.then_some(&input))? {
             to_send.to = input.read(&mut to_send.bytes)?;
             to_send.from = 0;
             reads_input = to_send.to > 0;
+            to_come += to_send.to as u64;
         }
     }
 }

@@ -63,6 +63,26 @@ fn no_more_is_sent_than_there_is_credit_for() {
     assert_eq!(session.feed(&mut end, 9, b"more").expect("it is over"), 0);
 }
 
+/// Bytes of a receiver's ring that the broker gives to no block, and more than one head of a frame
+/// to it is longer than that to the broker, for each of the frames that a ring holds.
+const NOT_FOR_BLOCKS: usize = 512 + 4 * 64;
+
+#[test]
+fn a_block_leaves_as_much_room_as_its_receivers_ring_will_not_have() {
+    let (mut broker, mut end) = ends();
+    let mut session = Session::new();
+    let limits = Limits { window: 1 << 20, ..LIMITS };
+    say(&mut broker, &Notice::Hello { version: 1, features: 0, domain: 3, limits }, b"");
+    session.poll(&mut end).expect("a welcome");
+    let block = [7; 8 << 10];
+    let push = Push { id: 9, domain: None, name: "jobs", len: 8 << 10, timeout_ms: 0 };
+    let mut sent = session.push(&mut end, &push, &block).expect("it begins");
+    sent += session.feed(&mut end, 9, &block[sent..]).expect("it has credit");
+    assert!(sent >= 7000, "only {sent} bytes were sent");
+    let room = end.room().expect("sound indexes");
+    assert!(room >= NOT_FOR_BLOCKS, "{room} bytes are left");
+}
+
 #[test]
 fn bytes_of_a_block_are_read_where_they_lie() {
     let (mut broker, mut end) = ends();
