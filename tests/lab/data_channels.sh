@@ -61,10 +61,15 @@ serves() {
 
 say "without a policy nobody gets a channel"
 status 11 datafront ping
-said "refuses the channel: "
+said "refuses the channel: no rule of the policy allows this domain to push, "
+status 11 datafront --backend 99 ping
+said "domain 99 takes no requests for channels"
+refuse "nothing is written for a domain that is not" "domain 99" datafront announce 99
+equal "dom0 wrote nothing there" "" sh -c "xenstore-list /local/domain | grep -x 99"
 xenstore-write "$DATA/policy/lab" "# who may do what
 allow dom0 push *
 allow dom0 publish #
+allow dom0 echo
 allow $G1 serve *
 allow $G1 subscribe weather/#
 allow $G1 stream tape
@@ -163,6 +168,11 @@ background g1 /tmp/copy "datafront stream tape --receive"
 expect "g2 sends" in_guest g2 sh -c 'datafront stream tape --send </usr/bin/datafront'
 wanted=$(sha256sum </usr/bin/datafront)
 equal "g1 receives the same" "$wanted" in_guest g1 sh -c 'sleep 1; sha256sum </tmp/copy'
+
+say "an echo"
+equal "all of it comes back, and that is its end" "$(md5sum </tmp/1M)" \
+    sh -c "datafront echo </tmp/1M | md5sum"
+status 0 sh -c "datafront echo </dev/null"
 
 background g1 /tmp/none "datafront stream tape --receive"
 sleep 1

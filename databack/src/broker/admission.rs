@@ -68,8 +68,8 @@ impl Default for Limits {
 /// Why there is no channel for who asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The policy does not allow what it is for.
-    Denied,
+    /// The policy does not allow what it is for, which this says in words.
+    Denied(&'static str),
     /// The domain has as many as it may.
     TooMany,
     /// The broker has as many as it can.
@@ -79,6 +79,11 @@ pub enum Refusal {
     /// The ring to the guest is too small for frames.
     TooSmall,
 }
+
+/// What [`Refusal::Denied`] was about.
+pub(super) const SERVICES: &str = "to push, serve, publish or subscribe";
+pub(super) const ECHO: &str = "an echo";
+pub(super) const STREAM: &str = "a stream of this name";
 
 /// What a channel with rings of these sizes is charged.
 pub(super) const fn cost(sizes: Sizes) -> usize {
@@ -92,13 +97,13 @@ impl<M: Shared> Broker<M> {
     /// [`Refusal`], which is a sentence for who asked.
     pub fn admit(&self, owner: &Owner, kind: &Kind, sizes: Sizes) -> Result<(), Refusal> {
         let rights = self.policy.rights_of(owner);
-        let allowed = match kind {
-            Kind::Services => rights.any_service(),
-            Kind::Echo => rights.allow(Act::Echo),
-            Kind::Stream(name) => rights.allow(Act::Stream(name.as_str())),
+        let (allowed, what) = match kind {
+            Kind::Services => (rights.any_service(), SERVICES),
+            Kind::Echo => (rights.allow(Act::Echo), ECHO),
+            Kind::Stream(name) => (rights.allow(Act::Stream(name.as_str())), STREAM),
         };
         if !allowed {
-            return Err(Refusal::Denied);
+            return Err(Refusal::Denied(what));
         }
         if *kind == Kind::Services && sizes.right().bytes() < LEAST_ORDER {
             return Err(Refusal::TooSmall);
@@ -126,7 +131,9 @@ impl<M: Shared> Broker<M> {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Denied => "the policy of the data channels does not allow it",
+            Self::Denied(what) => {
+                return write!(f, "no rule of the policy allows this domain {what}");
+            }
             Self::TooMany => "the domain has as many channels as it may",
             Self::Full => "there are as many channels as there can be",
             Self::NoMemory => "the domain may not use so much memory, or there is not so much",

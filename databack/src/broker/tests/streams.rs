@@ -5,6 +5,7 @@ use core::sync::atomic::Ordering;
 use xen_sys::ring::shared::Region;
 
 use super::world::{World, pattern, sizes};
+use crate::broker::admission::{ECHO, SERVICES, STREAM};
 use crate::broker::{Ended, Limits, Refusal, Violation};
 
 #[test]
@@ -24,9 +25,9 @@ fn an_echo_gives_back_what_came() {
 fn who_may_not_is_told_so() {
     let mut world =
         World::new("allow 5 echo\nallow 6 stream v*\nallow 7 serve jobs\nlimit 5 channels 1");
-    assert_eq!(world.ask(6, "echo", sizes(16, 16)), Err(Refusal::Denied));
-    assert_eq!(world.ask(6, "stream audio", sizes(16, 16)), Err(Refusal::Denied));
-    assert_eq!(world.ask(6, "services", sizes(16, 16)), Err(Refusal::Denied));
+    assert_eq!(world.ask(6, "echo", sizes(16, 16)), Err(Refusal::Denied(ECHO)));
+    assert_eq!(world.ask(6, "stream audio", sizes(16, 16)), Err(Refusal::Denied(STREAM)));
+    assert_eq!(world.ask(6, "services", sizes(16, 16)), Err(Refusal::Denied(SERVICES)));
     assert_eq!(world.ask(7, "services", sizes(16, 12)), Err(Refusal::TooSmall));
     world.ask(5, "echo", sizes(16, 16)).unwrap();
     assert_eq!(world.ask(5, "echo", sizes(16, 16)), Err(Refusal::TooMany));
