@@ -10,10 +10,13 @@ pub mod asks;
 pub mod complaints;
 pub mod departures;
 pub mod guests;
+pub mod http;
 pub mod machine;
+pub mod metrics;
 pub mod options;
 #[cfg(not(test))]
 pub mod own_store;
 #[cfg(not(test))]
 pub mod platform;
+pub mod stack;
 pub mod turn;

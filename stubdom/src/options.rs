@@ -5,6 +5,8 @@
 //! the text of its `--param`; `xl` gives the text of `extra=`.
 
 use core::fmt;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::str::FromStr;
 
 /// Everything the command line can say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -15,6 +17,8 @@ pub struct Options {
     pub events: EventAbi,
     /// `hypercalls=page|direct`: how Xen is called.
     pub hypercalls: Hypercalls,
+    /// `ip=`, `gw=`, `ip6=`, `gw6=`: this domain's own addresses.
+    pub net: Net,
     /// `test-fault`, `test-panic`: fail at once, on purpose.
     pub failure: Option<Failure>,
 }
@@ -39,6 +43,82 @@ pub enum Hypercalls {
     Direct,
     /// Through the hypercall page.
     Page,
+}
+
+/// The addresses of this domain's own, written as other hosts of virtual machines have them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Net {
+    /// `ip=dhcp|ADDRESS/PREFIX`.
+    pub ipv4: Option<Ipv4>,
+    /// `gw=ADDRESS`: where packets for other networks go.
+    pub gateway4: Option<Ipv4Addr>,
+    /// `ip6=ADDRESS/PREFIX`.
+    pub ipv6: Option<Subnet<Ipv6Addr>>,
+    /// `gw6=ADDRESS`.
+    pub gateway6: Option<Ipv6Addr>,
+}
+
+impl Net {
+    /// Whether this domain has an address at all.
+    #[must_use]
+    pub const fn is_wanted(&self) -> bool {
+        self.ipv4.is_some() || self.ipv6.is_some()
+    }
+
+    /// Sets what an option of these says, or tells what it wants.
+    fn set(&mut self, option: &str, value: &str) -> Result<(), &'static str> {
+        match option {
+            "ip" => {
+                let ipv4 = match value {
+                    "dhcp" => Some(Ipv4::Dhcp),
+                    _ => Subnet::parse(value).map(Ipv4::Static),
+                };
+                self.ipv4 = Some(ipv4.ok_or("dhcp, or an address and its prefix as 10.0.0.2/24")?);
+            }
+            "ip6" => {
+                let ipv6 = Subnet::parse(value).ok_or("an address and its prefix as fd00::2/64")?;
+                self.ipv6 = Some(ipv6);
+            }
+            "gw" => self.gateway4 = Some(host(value).ok_or("an IPv4 address")?),
+            _ => self.gateway6 = Some(host(value).ok_or("an IPv6 address")?),
+        }
+        Ok(())
+    }
+}
+
+/// How this domain comes by its address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ipv4 {
+    /// It asks for one.
+    Dhcp,
+    /// It has this one.
+    Static(Subnet<Ipv4Addr>),
+}
+
+/// An address of one host, and how many bits of it are its network's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subnet<A> {
+    /// The address.
+    pub address: A,
+    /// The bits.
+    pub prefix: u8,
+}
+
+impl<A: FromStr + Copy + Into<IpAddr>> Subnet<A> {
+    fn parse(text: &str) -> Option<Self> {
+        let (address, prefix) = text.split_once('/')?;
+        let (address, prefix) = (host::<A>(address)?, prefix.parse().ok()?);
+        let bits = if address.into().is_ipv4() { 32 } else { 128 };
+        (prefix <= bits).then_some(Self { address, prefix })
+    }
+}
+
+/// Reads an address that one host can have.
+fn host<A: FromStr + Copy + Into<IpAddr>>(text: &str) -> Option<A> {
+    let address: A = text.parse().ok()?;
+    let every = address.into();
+    let is_one = !every.is_unspecified() && !every.is_multicast() && !every.is_loopback();
+    (is_one && every != IpAddr::V4(Ipv4Addr::BROADCAST)).then_some(address)
 }
 
 /// A failure on purpose, for the tests of its report.
@@ -110,6 +190,11 @@ impl Options {
                         Some("page") => Hypercalls::Page,
                         other => return Err(malformed(other, "direct or page")),
                     }
+                }
+                "ip" | "gw" | "ip6" | "gw6" => {
+                    let value = value();
+                    let set = options.net.set(option, value.unwrap_or_default());
+                    set.map_err(|wanted| malformed(value, wanted))?;
                 }
                 "test-fault" => options.failure = Some(Failure::Fault),
                 "test-panic" => options.failure = Some(Failure::Panic),

@@ -4,7 +4,7 @@
 #[expect(unreachable_pub, reason = "a module of a library, read here alone")]
 mod options;
 
-use options::{EventAbi, Failure, Hypercalls, Malformed, Options};
+use options::{EventAbi, Failure, Hypercalls, Ipv4, Malformed, Net, Options, Subnet};
 
 /// What is understood, and the words that are not.
 fn parse(line: &str) -> (Result<Options, Malformed<'_>>, Vec<&str>) {
@@ -31,10 +31,29 @@ fn switches_may_stand_anywhere() {
         events: EventAbi::TwoLevel,
         hypercalls: Hypercalls::Page,
         failure: Some(Failure::Fault),
+        net: Net::default(),
     };
     assert_eq!((options, unknown), (Ok(expected), vec![]));
     assert_eq!(parse("events fifo").0.map(|o| o.events), Ok(EventAbi::Fifo));
     assert_eq!(parse("test-panic").0.map(|o| o.failure), Ok(Some(Failure::Panic)));
+}
+
+#[test]
+fn addresses_are_written_as_hosts_of_virtual_machines_have_them() {
+    let net = |line| parse(line).0.unwrap().net;
+    assert!(!net("events=2l").is_wanted(), "nothing said: no address");
+    assert_eq!(net("ip=dhcp"), Net { ipv4: Some(Ipv4::Dhcp), ..Net::default() });
+    let four = Subnet { address: "10.0.0.2".parse().unwrap(), prefix: 24 };
+    let six = Subnet { address: "fd00::2".parse().unwrap(), prefix: 64 };
+    let all = net("ip=10.0.0.2/24 gw=10.0.0.1 ip6=fd00::2/64 gw6=fe80::1");
+    let expected = Net {
+        ipv4: Some(Ipv4::Static(four)),
+        gateway4: "10.0.0.1".parse().ok(),
+        ipv6: Some(six),
+        gateway6: "fe80::1".parse().ok(),
+    };
+    assert_eq!(all, expected);
+    assert!(net("ip6=fd00::2/64").is_wanted());
 }
 
 #[test]
@@ -52,9 +71,30 @@ fn a_bad_value_is_named_with_what_is_wanted() {
         ("--event 0", "command line: event wants a port number, not \"0\""),
         ("--event 4294967296", "command line: event wants a port number, not \"4294967296\""),
         ("events=3l", "command line: events wants fifo or 2l, not \"3l\""),
+        (
+            "ip=10.0.0.2",
+            "command line: ip wants dhcp, or an address and its prefix as 10.0.0.2/24, not \
+             \"10.0.0.2\"",
+        ),
+        ("gw=::1", "command line: gw wants an IPv4 address, not \"::1\""),
+        ("gw6=fe80::1/64", "command line: gw6 wants an IPv6 address, not \"fe80::1/64\""),
         ("hypercalls", "command line: hypercalls wants direct or page, and nothing follows it"),
     ] {
         let error = parse(line).0.expect_err(line);
         assert_eq!(error.to_string(), text);
+    }
+    for line in [
+        "ip=10.0.0.2/33",
+        "ip=10.0.0.256/24",
+        "ip=0.0.0.0/0",
+        "ip=224.0.0.1/24",
+        "ip=255.255.255.255/8",
+        "ip=DHCP",
+        "ip6=10.0.0.2/24",
+        "ip6=fd00::2/129",
+        "ip6=ff02::1/64",
+        "gw=0.0.0.0",
+    ] {
+        parse(line).0.expect_err(line);
     }
 }

@@ -1,0 +1,162 @@
+//! This domain's own TCP/IP: an address, answers to ping, and the page of figures over HTTP.
+//!
+//! It runs over any device of `smoltcp` and has no clock of its own. It allocates when it is made
+//! and for each page that it shows, and for nothing in between.
+
+mod connection;
+
+use alloc::vec;
+use alloc::vec::Vec;
+use core::net::{Ipv4Addr, Ipv6Addr};
+use core::time::Duration;
+
+use smoltcp::iface::{Config, Interface, PollIngressSingleResult, PollResult};
+use smoltcp::iface::{SocketHandle, SocketSet};
+use smoltcp::phy::Device;
+use smoltcp::socket::{dhcpv4, tcp};
+use smoltcp::time::Instant;
+use smoltcp::wire::{EthernetAddress, IpAddress, IpCidr};
+
+use crate::http::Page;
+use crate::options::{Ipv4, Net};
+use connection::Connection;
+
+/// The port of HTTP.
+pub const PORT: u16 = 80;
+/// How many connections there can be at once. Who asks for one more is refused.
+pub const CONNECTIONS: usize = 8;
+
+/// Frames that are taken in a turn: then it is somebody else's.
+const FRAMES_A_TURN: usize = 64;
+/// What a connection keeps of what came and was not looked at.
+const TO_READ: usize = 1024;
+/// What a connection keeps until it is acknowledged.
+const TO_SEND: usize = 8192;
+/// How long to wait where only the device keeps something back: its event comes before.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// The stack.
+pub struct Stack {
+    interface: Interface,
+    sockets: SocketSet<'static>,
+    connections: Vec<Connection>,
+    dhcp: Option<SocketHandle>,
+    net: Net,
+}
+
+impl Stack {
+    /// Makes a stack for a device with the address `mac`. `seed` is a number that others do not
+    /// know.
+    pub fn new(net: Net, mac: [u8; 6], seed: u64, device: &mut impl Device, now: Duration) -> Self {
+        let mut config = Config::new(EthernetAddress(mac).into());
+        config.random_seed = seed;
+        let interface = Interface::new(config, device, instant(now));
+        let mut sockets = SocketSet::new(Vec::with_capacity(CONNECTIONS + 1));
+        let buffer = |size| tcp::SocketBuffer::new(vec![0; size]);
+        let connections = (0..CONNECTIONS)
+            .map(|_| {
+                Connection::new(sockets.add(tcp::Socket::new(buffer(TO_READ), buffer(TO_SEND))))
+            })
+            .collect();
+        let dhcp = (net.ipv4 == Some(Ipv4::Dhcp)).then(|| sockets.add(dhcpv4::Socket::new()));
+        let mut stack = Self { interface, sockets, connections, dhcp, net };
+        stack.take_addresses(link_local(mac));
+        stack
+    }
+
+    /// The address over IPv4, once there is one.
+    #[must_use]
+    pub fn ipv4(&self) -> Option<Ipv4Addr> {
+        self.interface.ipv4_addr()
+    }
+
+    /// Does what there is to do, a bounded amount: call it after an event of the device, and at the
+    /// time that it tells. `page` makes the page when one is asked for, unless there is no memory.
+    pub fn poll(
+        &mut self,
+        now: Duration,
+        device: &mut impl Device,
+        mut page: impl FnMut() -> Option<Page>,
+    ) -> Option<Duration> {
+        let at = instant(now);
+        let none = PollIngressSingleResult::None;
+        let mut is_left =
+            |_| self.interface.poll_ingress_single(at, device, &mut self.sockets) != none;
+        let has_more = (0..FRAMES_A_TURN).all(&mut is_left);
+        self.heed_dhcp();
+        for connection in &mut self.connections {
+            connection.serve(self.sockets.get_mut(connection.socket), now, &mut page);
+        }
+        while self.interface.poll_egress(at, device, &mut self.sockets) != PollResult::None {}
+        // What was reset could say so by now.
+        for connection in &mut self.connections {
+            connection.listen(self.sockets.get_mut(connection.socket));
+        }
+        if has_more { Some(now) } else { self.next_time(now) }
+    }
+
+    fn next_time(&mut self, now: Duration) -> Option<Duration> {
+        let delay = self.interface.poll_delay(instant(now), &self.sockets);
+        let delay = delay.map(|delay| match Duration::from_micros(delay.total_micros()) {
+            Duration::ZERO => PATIENCE,
+            delay => delay,
+        });
+        let until = self.connections.iter().filter_map(Connection::until);
+        until.chain(delay.map(|delay| now + delay)).min()
+    }
+
+    fn take_addresses(&mut self, link_local: Ipv6Addr) {
+        let Net { ipv4, gateway4, ipv6, gateway6 } = self.net;
+        let four = match ipv4 {
+            Some(Ipv4::Static(subnet)) => Some((IpAddress::Ipv4(subnet.address), subnet.prefix)),
+            Some(Ipv4::Dhcp) | None => None,
+        };
+        let six = ipv6.map(|subnet| (IpAddress::Ipv6(subnet.address), subnet.prefix));
+        let local = (IpAddress::Ipv6(link_local), 64);
+        self.interface.update_ip_addrs(|addresses| {
+            let all = [Some(local), four, six].into_iter().flatten();
+            addresses.extend(all.map(|(address, prefix)| IpCidr::new(address, prefix)));
+        });
+        let routes = self.interface.routes_mut();
+        // There is room for one of each.
+        let _ = gateway4.map(|gateway| routes.add_default_ipv4_route(gateway));
+        let _ = gateway6.map(|gateway| routes.add_default_ipv6_route(gateway));
+    }
+
+    /// Takes the address that a server gave, or gives it up.
+    fn heed_dhcp(&mut self) {
+        let Some(dhcp) = self.dhcp else { return };
+        let Some(event) = self.sockets.get_mut::<dhcpv4::Socket<'_>>(dhcp).poll() else { return };
+        let (address, router) = match event {
+            dhcpv4::Event::Configured(config) => (Some(config.address), config.router),
+            dhcpv4::Event::Deconfigured => (None, None),
+        };
+        match address {
+            Some(address) => log::info!("address {address} by DHCP"),
+            None => log::info!("no address by DHCP"),
+        }
+        self.interface.update_ip_addrs(|addresses| {
+            addresses.retain(|address| !matches!(address, IpCidr::Ipv4(_)));
+            addresses.extend(address.map(IpCidr::Ipv4));
+        });
+        let routes = self.interface.routes_mut();
+        match self.net.gateway4.or(router) {
+            Some(gateway) => drop(routes.add_default_ipv4_route(gateway)),
+            None => drop(routes.remove_default_ipv4_route()),
+        }
+    }
+}
+
+/// The time as the stack has it.
+fn instant(now: Duration) -> Instant {
+    Instant::from_micros(i64::try_from(now.as_micros()).unwrap_or(i64::MAX))
+}
+
+/// The address on the link that everybody has, from its hardware's (RFC 4291, appendix A).
+fn link_local([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Addr {
+    let pair = |high, low| u16::from_be_bytes([high, low]);
+    Ipv6Addr::new(0xfe80, 0, 0, 0, pair(a ^ 2, b), pair(c, 0xff), pair(0xfe, d), pair(e, f))
+}
+
+#[cfg(test)]
+mod tests;

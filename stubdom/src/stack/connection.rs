@@ -1,0 +1,93 @@
+//! A connection of HTTP, and its time.
+
+use core::time::Duration;
+
+use smoltcp::iface::SocketHandle;
+use smoltcp::socket::tcp::{Socket, State};
+
+use super::PORT;
+use crate::http::{Exchange, Page};
+
+/// How long a request may take to come, from the first packet on.
+pub(super) const TO_ASK: Duration = Duration::from_secs(10);
+/// How long its answer may take to be read.
+pub(super) const TO_ANSWER: Duration = Duration::from_secs(30);
+
+/// A connection, or the place for one.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) socket: SocketHandle,
+    exchange: Exchange,
+    /// When it is over, if there is somebody.
+    until: Option<Duration>,
+}
+
+impl Connection {
+    pub(super) fn new(socket: SocketHandle) -> Self {
+        Self { socket, exchange: Exchange::default(), until: None }
+    }
+
+    /// When it is to be looked at, whatever comes.
+    pub(super) const fn until(&self) -> Option<Duration> {
+        self.until
+    }
+
+    /// Waits for somebody, if there is nobody.
+    pub(super) fn listen(&mut self, socket: &mut Socket<'_>) {
+        if !socket.is_open() {
+            (self.exchange, self.until) = (Exchange::default(), None);
+            // It is closed, and the port is one.
+            let _ = socket.listen(PORT);
+        }
+    }
+
+    /// Reads and answers as far as it can be done now.
+    pub(super) fn serve(
+        &mut self,
+        socket: &mut Socket<'_>,
+        now: Duration,
+        page: impl FnMut() -> Option<Page>,
+    ) {
+        match socket.state() {
+            State::Closed => self.listen(socket),
+            State::Listen => {}
+            // The other side has closed, too. What may still come of it finds nobody.
+            State::TimeWait => {
+                socket.abort();
+                self.listen(socket);
+            }
+            _ if self.until.is_some_and(|until| until <= now) => socket.abort(),
+            _ => self.hold(socket, now, page),
+        }
+    }
+
+    fn hold(
+        &mut self,
+        socket: &mut Socket<'_>,
+        now: Duration,
+        mut page: impl FnMut() -> Option<Page>,
+    ) {
+        self.until.get_or_insert(now + TO_ASK);
+        let was_answered = self.exchange.is_answered();
+        while socket.can_recv() {
+            let take = |bytes: &mut [u8]| {
+                self.exchange.receive(bytes, &mut page);
+                (bytes.len(), ())
+            };
+            if socket.recv(take).is_err() {
+                break;
+            }
+        }
+        if self.exchange.is_answered() && !was_answered {
+            self.until = Some(now + TO_ANSWER);
+        }
+        while socket.can_send() && !self.exchange.transmit().is_empty() {
+            let Ok(count) = socket.send_slice(self.exchange.transmit()) else { break };
+            self.exchange.sent(count);
+        }
+        let asks_no_more = socket.state() == State::CloseWait && !self.exchange.is_answered();
+        if self.exchange.is_done() || asks_no_more {
+            socket.close();
+        }
+    }
+}
