@@ -4,6 +4,7 @@
 //! While it waits for an answer of the store it serves its channels: so a store that is slow, or
 //! gone, delays only what is asked of it.
 
+mod network;
 mod rules;
 mod traffic;
 
@@ -13,9 +14,12 @@ use core::time::Duration;
 
 use databack::broker::{ChannelId, Ended};
 use embedded_io::{Read, ReadReady, Write};
+use netback::Violation;
+use netback::port::PortId;
 use stubdom::asks::{Asks, End};
 use stubdom::own_store;
 use stubdom::platform::{Platform, VERSION, own_domid, refuse};
+use stubdom::vifs::Vifs;
 use xen_pvh_boot::BootInfo;
 use xen_sys::clock::SystemTime;
 use xen_sys::event::Virq;
@@ -25,6 +29,7 @@ use xen_sys::sched::{self, Reason};
 use xenstore_core::DomId;
 use xenstore_core::client::{Client, Failure, Nodes};
 
+use network::ByDevice;
 use rules::Rules;
 use traffic::{ByRequest, Counters, Traffic};
 
@@ -63,6 +68,7 @@ fn serve<T: Read + Write + ReadReady>(
     own_store::accept_orders(store)?;
     let rules = Rules::begin(store, boot, platform)?;
     let mut asks = Asks::begin(store, DomId(own_domid().raw()))?;
+    let mut vifs = Vifs::begin(store)?;
     log::info!("data role ready");
 
     let mut next = platform.clock.now();
@@ -75,6 +81,9 @@ fn serve<T: Read + Write + ReadReady>(
                     asks.heard(store, &mut ByRequest(traffic), event.path())?
                 }
                 Rules::TOKEN => apply(&rules, traffic, store)?,
+                token if Vifs::<PortId>::concerns(token) => {
+                    vifs.heard(store, &mut ByDevice(traffic), event.path(), token)?;
+                }
                 _ => obey(own_store::take_order(store)?),
             }
         }
@@ -93,12 +102,17 @@ fn serve<T: Read + Write + ReadReady>(
             };
             asks.ended(store, &mut ByRequest(traffic), id, end)?;
         }
+        while let Some((id, violation)) = next_violation(traffic) {
+            busy = true;
+            vifs.broken(store, &mut ByDevice(traffic), id, violation)?;
+        }
         let now = platform.clock.now();
         if now >= next {
             busy = true;
             next = now.after(PERIOD);
             look_after(traffic, next);
             asks.rest();
+            vifs.rest();
             report(traffic, store)?;
         }
         if !busy {
@@ -121,6 +135,10 @@ fn apply<T: Read + Write>(
 
 fn next_ended(traffic: &RefCell<Traffic<'_>>) -> Option<(ChannelId, Ended)> {
     traffic.borrow_mut().next_ended()
+}
+
+fn next_violation(traffic: &RefCell<Traffic<'_>>) -> Option<(PortId, Violation)> {
+    traffic.borrow_mut().network().1.next_violation()
 }
 
 /// Publishes how long this domain has been at work, and how much it did.

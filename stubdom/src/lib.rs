@@ -20,3 +20,4 @@ pub mod own_store;
 pub mod platform;
 pub mod stack;
 pub mod turn;
+pub mod vifs;

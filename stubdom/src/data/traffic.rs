@@ -13,7 +13,7 @@ use databack::policy::Owner;
 use databack::vchan::{self, Peer, Sizes};
 use stubdom::asks::{Endpoint, Endpoints};
 use stubdom::complaints::Complaints;
-use stubdom::platform::Platform;
+use stubdom::platform::{Platform, refuse};
 use xen_pvh_boot::{heap, idle};
 use xen_sys::clock::{self, SystemTime};
 use xen_sys::event::{Channel, Status};
@@ -21,6 +21,8 @@ use xen_sys::grant::{Access, GrantError, GrantTable, Granted};
 use xen_sys::ids::{DomId, Errno, Port};
 use xen_sys::page::OwnPages;
 use xenstore_core::DomId as StoreDomId;
+
+use super::network::Network;
 
 /// What was done since the start.
 #[derive(Clone, Copy, Debug, Default)]
@@ -48,6 +50,7 @@ pub(super) struct Traffic<'a> {
     store: Port,
     grants: &'static GrantTable,
     broker: Broker<Granted>,
+    network: Network,
     lines: Lines,
     /// Channels with something to do, each once.
     ready: VecDeque<ChannelId>,
@@ -73,6 +76,8 @@ impl<'a> Traffic<'a> {
             grants,
             // Of what is there for sure: more, up to the domain's maximum, the host may not have.
             broker: Broker::new(broker::Limits::within(heap::statistics().free())),
+            network: Network::new()
+                .unwrap_or_else(|| refuse(format_args!("no memory for the heads of frames"))),
             lines: Lines::default(),
             ready: VecDeque::new(),
             ended: VecDeque::new(),
@@ -91,6 +96,11 @@ impl<'a> Traffic<'a> {
         &mut self.broker
     }
 
+    /// The network, and what it needs to be changed.
+    pub(super) fn network(&mut self) -> (&Platform, &mut Network) {
+        (self.platform, &mut self.network)
+    }
+
     /// How long this domain has been at work.
     pub(super) fn now(&self) -> Duration {
         self.platform.clock.now().since(self.started)
@@ -106,11 +116,16 @@ impl<'a> Traffic<'a> {
     pub(super) fn wait(&mut self) -> Seen {
         loop {
             let seen = self.turn();
-            if seen.store || seen.deadline || !self.ended.is_empty() {
+            if seen.store || seen.deadline || self.has_ended() {
                 return seen;
             }
             self.sleep(Some(self.alarm));
         }
+    }
+
+    /// Whether a channel or an interface has ended by itself.
+    fn has_ended(&self) -> bool {
+        !self.ended.is_empty() || self.network.has_violation()
     }
 
     /// Serves channels until there is something at the store's ring.
@@ -159,6 +174,8 @@ impl<'a> Traffic<'a> {
             } else if let Some(id) = self.lines.at(port) {
                 self.counters.events += 1;
                 self.lines.enlist(id, &mut self.ready);
+            } else if self.network.hear(port) {
+                self.counters.events += 1;
             } else {
                 // The timer's; it has to be set again.
                 self.timer = None;
@@ -179,6 +196,7 @@ impl<'a> Traffic<'a> {
             }
         }
         self.settle(now);
+        self.counters.notifications += self.network.turn(now);
         seen.deadline = self.platform.clock.now() >= self.alarm;
         seen
     }
@@ -202,11 +220,12 @@ impl<'a> Traffic<'a> {
 
     /// Sleeps until an event comes, or something is due, or the alarm is, if there is one.
     fn sleep(&mut self, alarm: Option<SystemTime>) {
-        if !self.ready.is_empty() || !self.platform.events.borrow().nothing_pending() {
+        let busy = !self.ready.is_empty() || self.network.has_more();
+        if busy || !self.platform.events.borrow().nothing_pending() {
             return;
         }
-        let due = self.due.map(|due| self.started.after(due));
-        let next = due.into_iter().chain(alarm).min();
+        let due = self.due.into_iter().chain(self.network.due()).min();
+        let next = due.map(|due| self.started.after(due)).into_iter().chain(alarm).min();
         if self.timer != next {
             if let Err(error) = clock::set_timer(next) {
                 log::warn!("no timer: {error}");
@@ -313,7 +332,7 @@ impl Lines {
 }
 
 /// An entry of a table that grows when it has to.
-fn place<T>(table: &mut Vec<Option<T>>, index: usize) -> &mut Option<T> {
+pub(super) fn place<T>(table: &mut Vec<Option<T>>, index: usize) -> &mut Option<T> {
     if table.len() <= index {
         table.resize_with(index + 1, || None);
     }

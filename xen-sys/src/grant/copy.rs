@@ -9,7 +9,7 @@ use core::mem::offset_of;
 
 use super::{Status, TRIES, UNWRITTEN, run};
 use crate::ids::{DOMID_SELF, DomId, Errno, Gfn, GrantRef};
-use crate::page::PAGE_SIZE;
+use crate::page::{PAGE_SIZE, Shared};
 use crate::sched;
 
 const GNTTABOP_COPY: u64 = 5;
@@ -97,8 +97,8 @@ pub struct Ticket(usize);
 
 /// Up to `N` copies that Xen makes in one call.
 ///
-/// A local side that crosses a page boundary takes two of them. Local bytes are borrowed for
-/// as long as the batch lives.
+/// A local side that crosses a page boundary takes two of them. Local bytes, and shared memory
+/// of ours, are borrowed for as long as the batch lives.
 pub struct Batch<'a, const N: usize> {
     copies: heapless::Vec<Copy, N>,
     /// For each ticket, the number of copies up to and including its own.
@@ -130,7 +130,7 @@ impl<'a, const N: usize> Batch<'a, N> {
     /// # Errors
     /// As [`AddError`] lists.
     pub fn read(&mut self, from: Foreign, to: &'a mut [u8]) -> Result<Ticket, AddError> {
-        let [first, second] = local_runs(to);
+        let [first, second] = runs(to.as_ptr(), to.len());
         self.room_for(from, to.len(), 2)?;
         self.add(from.place(), first.place, first.len, SOURCE_GRANT);
         self.add(from.skip(first.len).place(), second.place, second.len, SOURCE_GRANT);
@@ -142,7 +142,7 @@ impl<'a, const N: usize> Batch<'a, N> {
     /// # Errors
     /// As [`AddError`] lists.
     pub fn write(&mut self, from: &'a [u8], to: Foreign) -> Result<Ticket, AddError> {
-        let [first, second] = local_runs(from);
+        let [first, second] = runs(from.as_ptr(), from.len());
         self.room_for(to, from.len(), 2)?;
         self.add(first.place, to.place(), first.len, DEST_GRANT);
         self.add(second.place, to.skip(first.len).place(), second.len, DEST_GRANT);
@@ -160,6 +160,56 @@ impl<'a, const N: usize> Batch<'a, N> {
         Ok(self.ticket())
     }
 
+    /// Adds a copy of `len` bytes from a foreign page to `at` in memory of ours that is shared.
+    ///
+    /// # Errors
+    /// As [`AddError`] lists.
+    ///
+    /// # Panics
+    /// If they are not all inside, which is the caller's mistake.
+    pub fn fetch(
+        &mut self,
+        from: Foreign,
+        to: &'a impl Shared,
+        at: usize,
+        len: u16,
+    ) -> Result<Ticket, AddError> {
+        let [first, second] = runs(own_bytes(to, at, len), len.into());
+        self.room_for(from, len.into(), 2)?;
+        self.add(from.place(), first.place, first.len, SOURCE_GRANT);
+        self.add(from.skip(first.len).place(), second.place, second.len, SOURCE_GRANT);
+        Ok(self.ticket())
+    }
+
+    /// Adds a copy of `len` bytes at `at` in memory of ours that is shared into a foreign page.
+    ///
+    /// # Errors
+    /// As [`AddError`] lists.
+    ///
+    /// # Panics
+    /// As [`fetch`](Self::fetch).
+    pub fn store(
+        &mut self,
+        from: &'a impl Shared,
+        at: usize,
+        to: Foreign,
+        len: u16,
+    ) -> Result<Ticket, AddError> {
+        let [first, second] = runs(own_bytes(from, at, len), len.into());
+        self.room_for(to, len.into(), 2)?;
+        self.add(first.place, to.place(), first.len, DEST_GRANT);
+        self.add(second.place, to.skip(first.len).place(), second.len, DEST_GRANT);
+        Ok(self.ticket())
+    }
+
+    /// Adds no copy, which succeeds: for one that was made without Xen.
+    ///
+    /// # Errors
+    /// As [`AddError`] lists.
+    pub fn nothing(&mut self) -> Result<Ticket, AddError> {
+        if self.ends.is_full() { Err(AddError::Full) } else { Ok(self.ticket()) }
+    }
+
     /// Has Xen make the copies, in order. Each may fail by itself: see
     /// [`status`](Self::status). A page that is away for the moment is tried again a few
     /// times.
@@ -170,8 +220,8 @@ impl<'a, const N: usize> Batch<'a, N> {
         if self.copies.is_empty() {
             return Ok(());
         }
-        // SAFETY: each copy's local side was borrowed for 'a, exclusively where it is written,
-        // and lies in one page; the foreign sides are Xen's to judge.
+        // SAFETY: each copy's local side was borrowed for 'a, exclusively where it is written
+        // unless it is shared memory, and lies in one page; the foreign sides are Xen's to judge.
         unsafe { run(GNTTABOP_COPY, &mut self.copies) }?;
         for copy in &mut self.copies {
             for _ in 1..TRIES {
@@ -233,17 +283,23 @@ struct Run {
     len: u16,
 }
 
+/// Where bytes of shared memory are.
+fn own_bytes(memory: &impl Shared, at: usize, len: u16) -> *const u8 {
+    let inside = at.checked_add(len.into()).is_some_and(|end| end <= memory.len());
+    assert!(inside, "{len} bytes at {at} are outside {} shared bytes", memory.len());
+    memory.base().as_ptr().wrapping_add(at)
+}
+
 /// The at most two pages that up to a page of our own bytes lie in.
-fn local_runs(bytes: &[u8]) -> [Run; 2] {
-    let address = bytes.as_ptr() as u64;
-    let offset = bytes.as_ptr().addr() % PAGE_SIZE;
-    let first = bytes.len().min(PAGE_SIZE - offset);
+fn runs(bytes: *const u8, len: usize) -> [Run; 2] {
+    let offset = bytes.addr() % PAGE_SIZE;
+    let first = len.min(PAGE_SIZE - offset);
     let run = |frame: u64, offset: usize, len: usize| Run {
         place: Place { frame_or_reference: frame, domid: DOMID_SELF, offset: narrow(offset) },
         len: narrow(len),
     };
-    let frame = Gfn::holding(address).0;
-    [run(frame, offset, first), run(frame + 1, 0, bytes.len() - first)]
+    let frame = Gfn::holding(bytes as u64).0;
+    [run(frame, offset, first), run(frame + 1, 0, len - first)]
 }
 
 /// A number of bytes of one page. More than a page is refused before it is used.
@@ -260,7 +316,7 @@ mod tests {
 
     use super::*;
     use crate::hypercall::{Op, fake};
-    use crate::page::Page;
+    use crate::page::{OwnPages, Page};
 
     /// A Xen whose granted pages are one page of our own, and that answers with `statuses`
     /// in turn, then with success.
@@ -332,6 +388,29 @@ mod tests {
             }
             assert_eq!(back, (1..=100).collect::<Vec<u8>>(), "from {start} and back");
         }
+    }
+
+    #[test]
+    fn shared_memory_of_ours_is_reached_across_page_boundaries() {
+        let granted = xen(&[]);
+        let pages = OwnPages::zeroed(2).unwrap();
+        let bytes: Vec<u8> = (1..=100).collect();
+        for at in [0, 4000, 4096, 8092] {
+            granted.borrow_mut().bytes_mut()[..100].copy_from_slice(&bytes);
+            let mut batch = Batch::<8>::new();
+            let fetched = batch.fetch(foreign(0), &pages, at, 100).unwrap();
+            let stored = batch.store(&pages, at, foreign(3996), 100).unwrap();
+            assert_eq!(batch.run(), Ok(()));
+            assert_eq!((batch.status(fetched), batch.status(stored)), (Ok(()), Ok(())));
+            assert_eq!(granted.borrow().bytes()[3996..], bytes, "by {at}");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "100 bytes at 8093 are outside 8192 shared bytes")]
+    fn nothing_is_copied_behind_memory_of_ours() {
+        let pages = OwnPages::zeroed(2).unwrap();
+        let _ = Batch::<8>::new().fetch(foreign(0), &pages, 8093, 100);
     }
 
     #[test]

@@ -1,0 +1,294 @@
+//! The switch: frames of one port, to those that they are for.
+//!
+//! A [turn](Switch::turn) takes frames from the transmit rings that had events, has the head of each
+//! copied here, all by one call of Xen's, and finds out whom they are for. Each receive ring has a
+//! queue of frames that wait for its pages. As many as there are pages for are then copied from
+//! guest to guest, again by one call. No step looks at a port that it has nothing to do with, and
+//! none allocates.
+
+mod deliver;
+mod gather;
+
+use alloc::collections::{BinaryHeap, VecDeque};
+use alloc::vec::Vec;
+use core::cmp::Reverse;
+use core::time::Duration;
+
+use xen_sys::page::Shared;
+
+use crate::place::Copier;
+use crate::port::{Config, Counters, Port, PortId, Queue, QueueId, Rings};
+use crate::table::Table;
+use crate::violation::Violation;
+
+use deliver::Round;
+use gather::Fresh;
+
+/// Pages of our own that the switch needs, the first of those that the [`Copier`] has.
+pub const PAGES: usize = gather::HEADS_PAGES;
+
+/// Ports at most.
+const PORTS_MAX: usize = 4096;
+
+/// How often a turn delivers before its owner gets to do something else.
+const ROUNDS: usize = 8;
+
+/// Whose ring has news.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Side {
+    /// The transmit ring: slots are free again.
+    Tx,
+    /// The receive ring: frames are there.
+    Rx,
+}
+
+/// What was done since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals {
+    /// Calls of Xen's for copies.
+    pub calls: u64,
+    /// Copies made by them.
+    pub copies: u64,
+}
+
+/// Something to be done at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// The queue may send again.
+    Credit(QueueId),
+    /// Frames have waited long for pages of the queue.
+    Stall(QueueId),
+}
+
+struct Entry<P> {
+    generation: u32,
+    port: Option<Port<P>>,
+}
+
+/// Ports, and what waits to be done for them.
+pub struct Switch<P> {
+    entries: Vec<Entry<P>>,
+    /// The ports that there are, for frames to all.
+    present: Vec<PortId>,
+    table: Table,
+    ready: VecDeque<QueueId>,
+    outputs: VecDeque<QueueId>,
+    touched: Vec<QueueId>,
+    notifications: VecDeque<(QueueId, Side)>,
+    violations: VecDeque<(PortId, Violation)>,
+    timers: BinaryHeap<Reverse<(Duration, Timer)>>,
+    fresh: Fresh,
+    round: Round,
+    totals: Totals,
+}
+
+impl<P: Shared> Switch<P> {
+    /// A switch without ports.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            entries: Vec::new(),
+            present: Vec::new(),
+            table: Table::new(),
+            ready: VecDeque::new(),
+            outputs: VecDeque::new(),
+            touched: Vec::new(),
+            notifications: VecDeque::new(),
+            violations: VecDeque::new(),
+            timers: BinaryHeap::new(),
+            fresh: Fresh::new(),
+            round: Round::new(),
+            totals: Totals::default(),
+        }
+    }
+
+    /// Adds a port with these rings, at least one pair; `None` if there are too many ports. What is
+    /// in its rings already is looked at in the next turn.
+    pub fn attach(
+        &mut self,
+        config: Config,
+        rings: impl ExactSizeIterator<Item = Rings<P>>,
+    ) -> Option<PortId> {
+        let queues = u8::try_from(rings.len()).ok().filter(|&count| count > 0)?;
+        let index = match self.entries.iter().position(|entry| entry.port.is_none()) {
+            Some(index) => index,
+            None if self.entries.len() < PORTS_MAX => {
+                self.entries.push(Entry { generation: 0, port: None });
+                self.entries.len() - 1
+            }
+            None => return None,
+        };
+        let entry = &mut self.entries[index];
+        entry.port = Some(Port::new(config, rings));
+        let index = u16::try_from(index).ok()?;
+        let id = PortId { index, generation: entry.generation };
+        if let Some(mac) = config.mac {
+            self.table.give(mac, id);
+        }
+        self.present.push(id);
+        self.reserve(queues.into());
+        for number in 0..queues {
+            self.hear(QueueId { port: id, number });
+        }
+        Some(id)
+    }
+
+    /// Sees to it that what is to be done for a new port's queues can be noted without allocating.
+    fn reserve(&mut self, queues: usize) {
+        self.ready.reserve(queues);
+        self.outputs.reserve(queues);
+        self.touched.reserve(queues);
+        // Of each side one, and the same of a port that has gone in the meantime.
+        self.notifications.reserve(4 * queues);
+        self.violations.reserve(2);
+        self.timers.reserve(4 * queues);
+    }
+
+    /// Removes a port. What waited for it is responded to; its own frames go nowhere any more.
+    pub fn detach(&mut self, id: PortId) {
+        let Some(port) = self.take_out(id) else { return };
+        if let Some(mac) = port.config.mac {
+            self.table.take_back(mac, id);
+        }
+        self.present.retain(|&present| present != id);
+        for queue in &port.queues {
+            for waiting in &queue.receive.waiting {
+                self.end_use(waiting.from, waiting.frame, xen_sys::ring::netif::DROPPED);
+            }
+        }
+        self.publish();
+    }
+
+    fn take_out(&mut self, id: PortId) -> Option<Port<P>> {
+        let entry = self.entries.get_mut(id.index())?;
+        if entry.generation != id.generation {
+            return None;
+        }
+        entry.generation = entry.generation.wrapping_add(1);
+        entry.port.take()
+    }
+
+    fn port(&mut self, id: PortId) -> Option<&mut Port<P>> {
+        find(&mut self.entries, id)
+    }
+
+    fn queue(&mut self, id: QueueId) -> Option<&mut Queue<P>> {
+        let port = self.port(id.port).filter(|port| !port.is_ended)?;
+        port.queues.get_mut(usize::from(id.number))
+    }
+
+    /// What went through a port.
+    pub fn counters(&mut self, id: PortId) -> Option<Counters> {
+        self.port(id).map(|port| port.counters)
+    }
+
+    /// What was done for all ports.
+    #[must_use]
+    pub const fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// There was an event of a queue: frames to be sent, or pages to receive in.
+    pub fn hear(&mut self, id: QueueId) {
+        let Some(queue) = self.queue(id) else { return };
+        let (ready, output) = (!queue.is_ready, !queue.is_output);
+        let output = output && !queue.receive.waiting.is_empty();
+        queue.is_ready = true;
+        queue.is_output |= output;
+        if ready {
+            self.ready.push_back(id);
+        }
+        if output {
+            self.outputs.push_back(id);
+        }
+    }
+
+    /// Moves frames; tells whether there is more to do at once.
+    pub fn turn(&mut self, copier: &mut impl Copier, now: Duration) -> bool {
+        self.expire(now);
+        self.gather(copier, now);
+        for _ in 0..ROUNDS {
+            if !self.deliver(copier, now) {
+                break;
+            }
+        }
+        self.publish();
+        !self.ready.is_empty() || !self.outputs.is_empty()
+    }
+
+    /// When the next turn is due without any event.
+    #[must_use]
+    pub fn due(&self) -> Option<Duration> {
+        self.timers.peek().map(|&Reverse((due, _))| due)
+    }
+
+    /// A queue to one of whose rings an event is to be sent.
+    pub fn next_notification(&mut self) -> Option<(QueueId, Side)> {
+        self.notifications.pop_front()
+    }
+
+    /// Whether a port broke a rule and is not yet detached.
+    #[must_use]
+    pub fn has_violation(&self) -> bool {
+        !self.violations.is_empty()
+    }
+
+    /// A port that broke a rule, and is to be detached.
+    pub fn next_violation(&mut self) -> Option<(PortId, Violation)> {
+        self.violations.pop_front()
+    }
+
+    fn expire(&mut self, now: Duration) {
+        while let Some(&Reverse((due, timer))) = self.timers.peek() {
+            if due > now {
+                break;
+            }
+            self.timers.pop();
+            match timer {
+                Timer::Credit(id) => self.hear(id),
+                Timer::Stall(id) => self.end_stall(id, now),
+            }
+        }
+    }
+
+    /// Notes that a port broke a rule.
+    fn accuse(&mut self, id: PortId, violation: Violation) {
+        if let Some(port) = self.port(id).filter(|port| !port.is_ended) {
+            port.is_ended = true;
+            self.violations.push_back((id, violation));
+        }
+    }
+
+    /// Notes that a queue has responses to show.
+    fn touch(&mut self, id: QueueId) {
+        if let Some(queue) = self.queue(id).filter(|queue| !queue.is_touched) {
+            queue.is_touched = true;
+            self.touched.push(id);
+        }
+    }
+
+    /// Shows all responses.
+    fn publish(&mut self) {
+        while let Some(id) = self.touched.pop() {
+            let Some(queue) = self.queue(id) else { continue };
+            queue.is_touched = false;
+            let (tx, rx) = (queue.ring.publish(), queue.receive.publish());
+            for (side, wants) in [(Side::Tx, tx), (Side::Rx, rx)] {
+                if wants {
+                    self.notifications.push_back((id, side));
+                }
+            }
+        }
+    }
+}
+
+fn find<P>(entries: &mut [Entry<P>], id: PortId) -> Option<&mut Port<P>> {
+    let entry = entries.get_mut(id.index())?;
+    entry.port.as_mut().filter(|_| entry.generation == id.generation)
+}
+
+impl<P: Shared> Default for Switch<P> {
+    fn default() -> Self {
+        Self::new()
+    }
+}

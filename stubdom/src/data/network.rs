@@ -1,0 +1,301 @@
+//! The network: rings of guests, their events, and the turns in which the switch serves them.
+
+use alloc::vec::Vec;
+use core::cell::RefCell;
+use core::fmt;
+use core::time::Duration;
+
+use netback::device::{Events as Ports, Queue, Wanted};
+use netback::place::{Copier, Copy, Place};
+use netback::port::{Config, PortId, QueueId, Rings};
+use netback::switch::{self, Side};
+use netback::{Switch, Violation};
+use stubdom::platform::Platform;
+use stubdom::vifs::{Interfaces, Settings};
+use xen_sys::event::Channel;
+use xen_sys::grant::copy::{AddError, Batch, Ticket};
+use xen_sys::grant::{GrantMapping, MapError, Status};
+use xen_sys::ids::{DomId, Errno, GrantRef, Port};
+use xen_sys::page::{OwnPages, Shared};
+use xen_sys::ring::shared::Region;
+use xenstore_core::DomId as StoreDomId;
+
+use super::traffic::Traffic;
+
+/// Every interface, and the switch between them.
+pub(super) struct Network {
+    switch: Switch<GrantMapping>,
+    hand: Hand,
+    /// By the port's number.
+    lines: Vec<Option<Lines>>,
+    /// By that of the event channel.
+    by_port: Vec<Option<QueueId>>,
+    has_more: bool,
+}
+
+/// The event channels of an interface, by queue.
+struct Lines {
+    id: PortId,
+    queues: Vec<Line>,
+}
+
+enum Line {
+    Shared(Channel),
+    Split { tx: Channel, rx: Channel },
+}
+
+impl Line {
+    fn channels(&self) -> impl Iterator<Item = &Channel> {
+        match self {
+            Self::Shared(channel) => [Some(channel), None],
+            Self::Split { tx, rx } => [Some(tx), Some(rx)],
+        }
+        .into_iter()
+        .flatten()
+    }
+
+    fn of(&self, side: Side) -> &Channel {
+        match (self, side) {
+            (Self::Shared(channel), _)
+            | (Self::Split { tx: channel, .. }, Side::Tx)
+            | (Self::Split { rx: channel, .. }, Side::Rx) => channel,
+        }
+    }
+}
+
+impl Network {
+    /// A network without interfaces; `None` without memory.
+    pub(super) fn new() -> Option<Self> {
+        let hand = Hand { pages: OwnPages::zeroed(switch::PAGES)? };
+        let (lines, by_port) = (Vec::new(), Vec::new());
+        Some(Self { switch: Switch::new(), hand, lines, by_port, has_more: false })
+    }
+
+    /// There was an event; `false` if its port is not of an interface.
+    pub(super) fn hear(&mut self, port: Port) -> bool {
+        let Some(&Some(id)) = self.by_port.get(port.0 as usize) else { return false };
+        self.switch.hear(id);
+        self.has_more = true;
+        true
+    }
+
+    /// Moves frames; gives the number of events sent.
+    pub(super) fn turn(&mut self, now: Duration) -> u64 {
+        if !self.has_more && self.switch.due().is_none_or(|due| due > now) {
+            return 0;
+        }
+        self.has_more = self.switch.turn(&mut self.hand, now);
+        let mut sent = 0;
+        while let Some((id, side)) = self.switch.next_notification() {
+            let lines = self.lines.get(id.port.index()).and_then(Option::as_ref);
+            let queue = lines.and_then(|lines| lines.queues.get(usize::from(id.number)));
+            if let Some(queue) = queue {
+                queue.of(side).notify();
+                sent += 1;
+            }
+        }
+        sent
+    }
+
+    /// Whether there is something to do at once.
+    pub(super) const fn has_more(&self) -> bool {
+        self.has_more
+    }
+
+    /// When there is something to do without an event.
+    pub(super) fn due(&self) -> Option<Duration> {
+        self.switch.due()
+    }
+
+    /// Whether an interface broke a rule.
+    pub(super) fn has_violation(&self) -> bool {
+        self.switch.has_violation()
+    }
+
+    /// An interface that broke a rule, and is to be disconnected.
+    pub(super) fn next_violation(&mut self) -> Option<(PortId, Violation)> {
+        self.switch.next_violation()
+    }
+
+    fn connect(
+        &mut self,
+        platform: &Platform,
+        domain: DomId,
+        settings: &Settings,
+        wanted: &Wanted,
+    ) -> Result<PortId, Refusal> {
+        let map = |reference: GrantRef| GrantMapping::map(platform.window, domain, reference);
+        let mut rings = Vec::with_capacity(wanted.queues.len());
+        for queue in &wanted.queues {
+            let Rings { tx, rx } = queue.rings();
+            rings.push(Rings { tx: map(tx)?, rx: map(rx)? });
+        }
+        let mut queues = Vec::with_capacity(wanted.queues.len());
+        for queue in &wanted.queues {
+            queues.push(bind(platform, domain, queue)?);
+        }
+        let Settings { mac, rate } = *settings;
+        let config = Config { domain: Some(domain), mac: Some(mac), rate, takes: wanted.takes };
+        let id = self.switch.attach(config, rings.into_iter()).ok_or(Refusal::TooMany)?;
+        for (number, line) in (0..).zip(&queues) {
+            for channel in line.channels() {
+                *super::traffic::place(&mut self.by_port, channel.port().0 as usize) =
+                    Some(QueueId { port: id, number });
+            }
+        }
+        *super::traffic::place(&mut self.lines, id.index()) = Some(Lines { id, queues });
+        self.has_more = true;
+        Ok(id)
+    }
+
+    fn disconnect(&mut self, id: PortId) {
+        let lines = self.lines.get_mut(id.index());
+        let Some(lines) = lines.and_then(|lines| lines.take_if(|lines| lines.id == id)) else {
+            return;
+        };
+        for channel in lines.queues.iter().flat_map(Line::channels) {
+            if let Some(place) = self.by_port.get_mut(channel.port().0 as usize) {
+                *place = None;
+            }
+        }
+        self.switch.detach(id);
+        self.has_more = true;
+    }
+}
+
+fn bind(platform: &Platform, domain: DomId, queue: &Queue) -> Result<Line, Errno> {
+    let mut events = platform.events.borrow_mut();
+    Ok(match queue.events {
+        Ports::Shared(port) => Line::Shared(events.bind_interdomain(domain, port)?),
+        Ports::Split { tx, rx } => Line::Split {
+            tx: events.bind_interdomain(domain, tx)?,
+            rx: events.bind_interdomain(domain, rx)?,
+        },
+    })
+}
+
+/// Why an interface is not connected.
+pub(super) enum Refusal {
+    NoDomain,
+    Map(MapError),
+    Port(Errno),
+    TooMany,
+}
+
+impl From<MapError> for Refusal {
+    fn from(error: MapError) -> Self {
+        Self::Map(error)
+    }
+}
+
+impl From<Errno> for Refusal {
+    fn from(error: Errno) -> Self {
+        Self::Port(error)
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoDomain => f.write_str("no such domain"),
+            Self::Map(error) => write!(f, "its rings cannot be mapped: {error}"),
+            Self::Port(error) => write!(f, "no event channel: {error}"),
+            Self::TooMany => f.write_str("there are too many interfaces"),
+        }
+    }
+}
+
+/// The interfaces, to be connected and disconnected by request. They are borrowed for no longer than
+/// that, as they are served while the store is waited for.
+pub(super) struct ByDevice<'t, 'a>(pub(super) &'t RefCell<Traffic<'a>>);
+
+impl Interfaces for ByDevice<'_, '_> {
+    type Id = PortId;
+    type Refusal = Refusal;
+
+    fn connect(
+        &mut self,
+        guest: StoreDomId,
+        settings: &Settings,
+        wanted: &Wanted,
+    ) -> Result<PortId, Refusal> {
+        let domain = DomId::new(guest.0).ok_or(Refusal::NoDomain)?;
+        let mut traffic = self.0.borrow_mut();
+        let (platform, network) = traffic.network();
+        network.connect(platform, domain, settings, wanted)
+    }
+
+    fn disconnect(&mut self, id: PortId) {
+        self.0.borrow_mut().network().1.disconnect(id);
+    }
+}
+
+/// Copies of one call of Xen's.
+const CALL: usize = 64;
+
+/// Xen's hand, and the pages that the switch reads heads in.
+struct Hand {
+    pages: OwnPages,
+}
+
+impl Copier for Hand {
+    fn copy(&mut self, copies: &mut [Copy]) {
+        for copies in copies.chunks_mut(CALL) {
+            let mut batch = Batch::<{ 2 * CALL }>::new();
+            let mut tickets = heapless::Vec::<Result<Ticket, AddError>, CALL>::new();
+            for copy in &*copies {
+                let _ = tickets.push(self.add(&mut batch, copy));
+            }
+            let ran = batch.run();
+            for (copy, ticket) in copies.iter_mut().zip(&tickets) {
+                copy.made = match (ran, ticket) {
+                    (Ok(()), &Ok(ticket)) => batch.status(ticket),
+                    (Ok(()), Err(_)) => Err(Status::BadCopyArgument),
+                    (Err(_), _) => Err(Status::GeneralError),
+                };
+            }
+        }
+    }
+
+    fn read(&self, at: u32, bytes: &mut [u8]) {
+        Region::of(&self.pages).copy_out(at as usize, bytes);
+    }
+
+    fn write(&mut self, at: u32, bytes: &[u8]) {
+        Region::of(&self.pages).copy_in(at as usize, bytes);
+    }
+}
+
+impl Hand {
+    fn add<'a>(
+        &'a self,
+        batch: &mut Batch<'a, { 2 * CALL }>,
+        copy: &Copy,
+    ) -> Result<Ticket, AddError> {
+        let Copy { from, to, len, .. } = *copy;
+        match (from, to) {
+            (Place::Foreign(from), Place::Foreign(to)) => batch.relay(from, to, len),
+            (Place::Foreign(from), Place::Own(at)) => {
+                let at = self.inside(at, len)?;
+                batch.fetch(from, &self.pages, at, len)
+            }
+            (Place::Own(at), Place::Foreign(to)) => {
+                let at = self.inside(at, len)?;
+                batch.store(&self.pages, at, to, len)
+            }
+            (Place::Own(from), Place::Own(to)) => {
+                let (from, to) = (self.inside(from, len)?, self.inside(to, len)?);
+                let region = Region::of(&self.pages);
+                region.copy_to(from, region, to, len.into());
+                batch.nothing()
+            }
+        }
+    }
+
+    /// A place in our own pages, unless it is behind them.
+    fn inside(&self, at: u32, len: u16) -> Result<usize, AddError> {
+        let at = at as usize;
+        let inside = at.checked_add(len.into()).is_some_and(|end| end <= self.pages.len());
+        if inside { Ok(at) } else { Err(AddError::OutsidePage) }
+    }
+}
