@@ -7,6 +7,7 @@
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 
 use embedded_io::{Read, Write};
@@ -173,7 +174,7 @@ impl<I: Copy + Ord> Vifs<I> {
         store: &mut Client<T>,
         network: &mut N,
     ) -> Result<(), Failure<T::Error>> {
-        let known = self.devices.keys().copied().collect::<alloc::vec::Vec<_>>();
+        let known = self.devices.keys().copied().collect::<Vec<_>>();
         for key in known {
             self.look(store, network, key)?;
         }
