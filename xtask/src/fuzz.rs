@@ -55,8 +55,11 @@ pub(crate) enum Target {
 /// What a run does.
 #[derive(Debug)]
 pub(crate) enum Work {
-    /// Makes up inputs for so long.
+    /// Makes up inputs for so long, from all that was kept of earlier runs.
     Seconds(u32),
+    /// Makes up inputs for [`BRIEF_SECONDS`] from the seeds alone: what was kept is run first, and
+    /// libFuzzer does not count that.
+    Briefly,
     /// Runs this one.
     Input(PathBuf),
 }
@@ -166,7 +169,7 @@ pub(crate) fn run_briefly(ws: &Workspace, target: Target) -> Result<Option<Strin
     if let Some(failure) = failure_of(&cargo(ws, &["build"]).output()?) {
         return Ok(Some(failure));
     }
-    Ok(failure_of(&command(ws, target, &Work::Seconds(BRIEF_SECONDS))?.output()?))
+    Ok(failure_of(&command(ws, target, &Work::Briefly)?.output()?))
 }
 
 /// Judges the targets as sources; returns what to show if there is something to say.
@@ -204,15 +207,20 @@ fn command(ws: &Workspace, target: Target, work: &Work) -> Result<Command> {
     let name = target.name();
     let mut command = Command::new(programs.join(name));
     command.stdin(Stdio::null());
-    let seconds = match work {
-        Work::Seconds(seconds) => seconds,
+    let (seconds, kept) = match work {
+        Work::Seconds(seconds) => (*seconds, "corpus"),
+        Work::Briefly => (BRIEF_SECONDS, "brief"),
         Work::Input(input) => {
             command.arg(input);
             return Ok(command);
         }
     };
-    let [seeds, corpus] = ["seeds", "corpus"].map(|kind| ws.fuzz().join(kind).join(name));
+    let [seeds, corpus] = ["seeds", kept].map(|kind| ws.fuzz().join(kind).join(name));
     let findings = findings(ws);
+    if matches!(work, Work::Briefly) && corpus.exists() {
+        fs::remove_dir_all(&corpus)
+            .with_context(|| format!("cannot empty {}", corpus.display()))?;
+    }
     for folder in [&seeds, &corpus, &findings] {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
