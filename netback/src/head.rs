@@ -3,6 +3,8 @@
 use core::fmt;
 use core::str::FromStr;
 
+use crate::held::Network;
+
 /// The address of an Ethernet interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mac(pub [u8; 6]);
@@ -58,11 +60,11 @@ pub const HEAD: usize = 64;
 /// The bytes of an Ethernet header: no frame is shorter.
 pub const ETHERNET: usize = 14;
 
-const VLAN: u16 = 0x8100;
-const IPV4: u16 = 0x0800;
-const IPV6: u16 = 0x86dd;
-const TCP: u8 = 6;
-const UDP: u8 = 17;
+pub(crate) const VLAN: u16 = 0x8100;
+pub(crate) const IPV4: u16 = 0x0800;
+pub(crate) const IPV6: u16 = 0x86dd;
+pub(crate) const TCP: u8 = 6;
+pub(crate) const UDP: u8 = 17;
 
 /// The first bytes of a frame; those that it does not have are zero.
 #[derive(Clone, Copy, Debug)]
@@ -93,12 +95,25 @@ impl Head {
         u16::from_be_bytes([self.0[at], self.0[at + 1]])
     }
 
+    /// What it carries, and where that begins.
+    const fn carried(&self) -> (u16, usize) {
+        let tagged = self.half_word(12) == VLAN;
+        if tagged { (self.half_word(16), 18) } else { (self.half_word(12), 14) }
+    }
+
+    pub(crate) const fn network(&self) -> Network {
+        match self.carried().0 {
+            IPV4 => Network::V4,
+            IPV6 => Network::V6,
+            _ => Network::Other,
+        }
+    }
+
     /// A number that frames of one conversation share, by its addresses and ports: they stay in
     /// order if they go the same way.
     #[must_use]
     pub fn flow(&self) -> u32 {
-        let tagged = self.half_word(12) == VLAN;
-        let (kind, ip) = if tagged { (self.half_word(16), 18) } else { (self.half_word(12), 14) };
+        let (kind, ip) = self.carried();
         let (addresses, protocol, ports) = match kind {
             IPV4 => {
                 // Only the first fragment has ports.

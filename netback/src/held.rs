@@ -49,12 +49,28 @@ pub(crate) struct Frame {
     /// [`Flags::CSUM_BLANK`] and [`Flags::DATA_VALIDATED`] of it.
     pub(crate) flags: Flags,
     pub(crate) gso: Option<Gso>,
+    pub(crate) network: Network,
     /// When it was taken.
     pub(crate) since: Duration,
     pieces: u8,
     extras: u8,
     /// For how many receivers it still waits.
     uses: u16,
+}
+
+/// What a frame carries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Network {
+    V4,
+    V6,
+    #[default]
+    Other,
+}
+
+impl Piece {
+    pub(crate) const fn new(reference: u32, offset: u16, len: u16) -> Self {
+        Self { reference, offset, len, id: 0, next: 0 }
+    }
 }
 
 /// Those of one ring.
@@ -128,8 +144,16 @@ impl Held {
         piece.len = rest;
         check_inside(piece.offset, rest)?;
         let flags = first.flags() & (Flags::CSUM_BLANK | Flags::DATA_VALIDATED);
-        *self.frame_mut(id) =
-            Frame { len: first.size, flags, gso, since: now, pieces, extras, uses: 0 };
+        *self.frame_mut(id) = Frame {
+            len: first.size,
+            flags,
+            gso,
+            network: Network::Other,
+            since: now,
+            pieces,
+            extras,
+            uses: 0,
+        };
         Ok(Some(id))
     }
 
@@ -183,6 +207,11 @@ impl Held {
 }
 
 impl Frame {
+    /// A frame that was made here.
+    pub(crate) fn made(len: u16, flags: Flags) -> Self {
+        Self { len, flags, ..Self::default() }
+    }
+
     /// Whether it has not even an Ethernet header.
     pub(crate) const fn is_too_short(&self) -> bool {
         (self.len as usize) < ETHERNET

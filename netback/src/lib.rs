@@ -21,6 +21,7 @@ mod rate;
 mod receive;
 pub mod switch;
 mod table;
+mod transport;
 mod violation;
 
 pub use head::Mac;

@@ -6,7 +6,7 @@ use xen_sys::ids::{DomId, GrantRef};
 use xen_sys::page::PAGE_SIZE;
 
 #[expect(clippy::cast_possible_truncation, reason = "4096")]
-const PAGE: u32 = PAGE_SIZE as u32;
+pub(crate) const PAGE: u32 = PAGE_SIZE as u32;
 
 /// Where bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

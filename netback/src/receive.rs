@@ -13,8 +13,10 @@ use crate::violation::Violation;
 /// Frames that wait for one ring at most.
 pub(crate) const WAITING_MAX: usize = 256;
 
-/// Slots that a frame may need: one for each of its own, and one for extra information.
-const NEED_MAX: usize = netif::CHAIN_MAX + 1;
+/// Slots that a frame may need: it may have to be cut into others.
+pub(crate) const NEED_MAX: usize = 128;
+
+const _: () = assert!(NEED_MAX > netif::CHAIN_MAX, "one for each of its own, one for the extra");
 
 /// A frame that waits, and where it is.
 #[derive(Clone, Copy, Debug)]

@@ -6,9 +6,11 @@
 //! guest to guest, again by one call. No step looks at a port that it has nothing to do with, and
 //! none allocates.
 
+mod convert;
 mod deliver;
 mod gather;
 
+use alloc::boxed::Box;
 use alloc::collections::{BinaryHeap, VecDeque};
 use alloc::vec::Vec;
 use core::cmp::Reverse;
@@ -21,11 +23,12 @@ use crate::port::{Config, Counters, Port, PortId, Queue, QueueId, Rings};
 use crate::table::Table;
 use crate::violation::Violation;
 
+use convert::Bench;
 use deliver::Round;
 use gather::Fresh;
 
 /// Pages of our own that the switch needs, the first of those that the [`Copier`] has.
-pub const PAGES: usize = gather::HEADS_PAGES;
+pub const PAGES: usize = convert::END;
 
 /// Ports at most.
 const PORTS_MAX: usize = 4096;
@@ -79,6 +82,8 @@ pub struct Switch<P> {
     timers: BinaryHeap<Reverse<(Duration, Timer)>>,
     fresh: Fresh,
     round: Round,
+    /// Made when the first frame needs it.
+    bench: Option<Box<Bench>>,
     totals: Totals,
 }
 
@@ -98,6 +103,7 @@ impl<P: Shared> Switch<P> {
             timers: BinaryHeap::new(),
             fresh: Fresh::new(),
             round: Round::new(),
+            bench: None,
             totals: Totals::default(),
         }
     }

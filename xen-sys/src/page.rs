@@ -88,6 +88,32 @@ unsafe impl<M: Shared> Shared for Arc<M> {
     }
 }
 
+/// One of two kinds of memory, for whoever has rings in both.
+#[derive(Debug)]
+pub enum Either<A, B> {
+    /// The first.
+    First(A),
+    /// The second.
+    Second(B),
+}
+
+// SAFETY: what it holds is memory of this kind.
+unsafe impl<A: Shared, B: Shared> Shared for Either<A, B> {
+    fn base(&self) -> NonNull<u8> {
+        match self {
+            Self::First(memory) => memory.base(),
+            Self::Second(memory) => memory.base(),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::First(memory) => memory.len(),
+            Self::Second(memory) => memory.len(),
+        }
+    }
+}
+
 /// Pages of our own RAM, adjacent, taken from the heap to be shared; go back when dropped.
 #[derive(Debug)]
 pub struct OwnPages {

@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 use core::cmp::Reverse;
 use core::time::Duration;
 
+use xen_sys::ids::DomId;
 use xen_sys::page::Shared;
 use xen_sys::ring::netif::{CHAIN_MAX, DROPPED, ERROR, Flags, Gso, OKAY, RxRequest, RxResponse};
 
@@ -68,9 +69,11 @@ impl Round {
 }
 
 /// What becomes of the frame that waits first.
-enum Next {
+pub(super) enum Next {
     /// It is on its way, or was gone.
     Done,
+    /// The round has to go first, or now.
+    Full,
     /// Its receiver has no pages for it.
     NoPages,
     /// Nothing waits.
@@ -83,7 +86,7 @@ impl<P: Shared> Switch<P> {
     pub(super) fn deliver(&mut self, copier: &mut impl Copier, now: Duration) -> bool {
         while !self.round.is_full() {
             let Some(to) = self.outputs.pop_front() else { break };
-            match self.fill(to, now) {
+            match self.fill(to, copier, now) {
                 // The round is full; there is more.
                 Ok(true) => {
                     self.outputs.push_front(to);
@@ -108,13 +111,19 @@ impl<P: Shared> Switch<P> {
     }
 
     /// Puts what waits for a queue into the round; tells whether it is full before all is in it.
-    fn fill(&mut self, to: QueueId, now: Duration) -> Result<bool, Violation> {
+    fn fill(
+        &mut self,
+        to: QueueId,
+        copier: &mut impl Copier,
+        now: Duration,
+    ) -> Result<bool, Violation> {
         loop {
             if self.round.is_full() {
                 return Ok(true);
             }
-            match self.send_next(to)? {
+            match self.send_next(to, copier)? {
                 Next::Done => {}
+                Next::Full => return Ok(true),
                 Next::Nothing => return Ok(false),
                 Next::NoPages => {
                     self.watch(to, now);
@@ -124,7 +133,7 @@ impl<P: Shared> Switch<P> {
         }
     }
 
-    fn send_next(&mut self, to: QueueId) -> Result<Next, Violation> {
+    fn send_next(&mut self, to: QueueId, copier: &mut impl Copier) -> Result<Next, Violation> {
         let Some(queue) = self.queue(to) else { return Ok(Next::Nothing) };
         let Some(&Waiting { from, frame }) = queue.receive.waiting.front() else {
             return Ok(Next::Nothing);
@@ -135,19 +144,40 @@ impl<P: Shared> Switch<P> {
             return Ok(Next::Done);
         };
         let need = Layout::need(&about, pieces.iter().copied());
-        let Some(queue) = self.queue(to) else { return Ok(Next::Nothing) };
-        if !queue.receive.has(need)? {
+        let Some(port) = self.port(to.port) else { return Ok(Next::Nothing) };
+        let takes = port.config.takes;
+        if !takes.takes(&about, need) {
+            if !self.round.deliveries.is_empty() {
+                return Ok(Next::Full);
+            }
+            return self.send_converted(to, &takes, &about, &pieces, copier);
+        }
+        if !port.queues[usize::from(to.number)].receive.has(need)? {
             return Ok(Next::NoPages);
         }
         self.forget_first(to);
-        self.plan(from, to, &about, &pieces);
-        let (copies, responses) = (self.round.copies.len(), self.round.responses.len());
-        let Frame { len, gso, .. } = about;
-        self.round.deliveries.push(Delivery { from, frame, to, len, gso, copies, responses });
+        let Some(source) = self.port(from.port).map(|port| port.config.domain) else {
+            return Ok(Next::Done);
+        };
+        self.plan(source, to, &about, &pieces);
+        self.deliver_planned(from, frame, to, &about);
         Ok(Next::Done)
     }
 
-    fn forget_first(&mut self, to: QueueId) {
+    /// What was planned last is this frame's.
+    pub(super) fn deliver_planned(
+        &mut self,
+        from: QueueId,
+        frame: FrameId,
+        to: QueueId,
+        about: &Frame,
+    ) {
+        let (copies, responses) = (self.round.copies.len(), self.round.responses.len());
+        let Frame { len, gso, .. } = *about;
+        self.round.deliveries.push(Delivery { from, frame, to, len, gso, copies, responses });
+    }
+
+    pub(super) fn forget_first(&mut self, to: QueueId) {
         if let Some(queue) = self.queue(to) {
             queue.receive.waiting.pop_front();
         }
@@ -163,9 +193,15 @@ impl<P: Shared> Switch<P> {
         Some((*queue.held.frame(frame), queue.held.pieces(frame).collect()))
     }
 
-    /// Notes the copies of a frame and the responses that go with them. The pages are there.
-    fn plan(&mut self, from: QueueId, to: QueueId, about: &Frame, pieces: &[Piece]) {
-        let Some(source) = self.port(from.port).map(|port| port.config.domain) else { return };
+    /// Notes the copies of a frame and the responses that go with them. The receiver's pages are
+    /// there; the frame's are `source`'s, or our own.
+    pub(super) fn plan(
+        &mut self,
+        source: Option<DomId>,
+        to: QueueId,
+        about: &Frame,
+        pieces: &[Piece],
+    ) {
         let Some(receiver) = find(&mut self.entries, to.port) else { return };
         let (dest, receive) =
             (receiver.config.domain, &mut receiver.queues[usize::from(to.number)].receive);

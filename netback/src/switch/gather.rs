@@ -154,6 +154,9 @@ impl<P: Shared> Switch<P> {
 
     /// Finds out whom a frame is for, and has it wait there.
     fn forward(&mut self, from: QueueId, frame: FrameId, head: &Head, now: Duration) {
+        if let Some(queue) = self.queue(from) {
+            queue.held.frame_mut(frame).network = head.network();
+        }
         match self.receivers(from, frame, head, now) {
             Ok(Receivers::One(to)) => self.enqueue(from, frame, to, head),
             Ok(Receivers::Many { group }) => self.flood(from, frame, group, head),
@@ -262,7 +265,7 @@ impl<P: Shared> Switch<P> {
         }
     }
 
-    fn add_use(&mut self, from: QueueId, frame: FrameId) {
+    pub(super) fn add_use(&mut self, from: QueueId, frame: FrameId) {
         if let Some(queue) = self.queue(from) {
             queue.held.add_use(frame);
         }
