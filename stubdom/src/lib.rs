@@ -19,5 +19,8 @@ pub mod own_store;
 #[cfg(not(test))]
 pub mod platform;
 pub mod stack;
+#[cfg(test)]
+mod store_in_memory;
 pub mod turn;
+pub mod uplinks;
 pub mod vifs;
