@@ -98,27 +98,27 @@ pub struct Port<'a> {
     /// Its name.
     pub name: &'a str,
     /// What came from whom it is for.
-    pub incoming: Way<'a>,
+    pub incoming: Way,
     /// What was sent there.
-    pub outgoing: Way<'a>,
+    pub outgoing: Way,
+    /// Frames that went nowhere, by the reason.
+    pub drops: Named<'a>,
 }
 
 impl<'a> Port<'a> {
     /// Its name, the direction's, and what went there.
-    const fn ways(&self) -> [(&'a str, &'static str, Way<'a>); 2] {
+    const fn ways(&self) -> [(&'a str, &'static str, Way); 2] {
         [(self.name, "in", self.incoming), (self.name, "out", self.outgoing)]
     }
 }
 
 /// What went in one direction.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Way<'a> {
+pub struct Way {
     /// Frames.
     pub frames: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Frames that went nowhere, by the reason.
-    pub drops: Named<'a>,
 }
 
 impl Figures<'_> {
@@ -215,10 +215,9 @@ fn write_ports(ports: &[Port<'_>], text: &mut Text<impl Write>) -> fmt::Result {
     }
     let help = "Frames that went nowhere, by port and reason.";
     let mut family = text.family("switch_drops_total", Kind::Counter, help)?;
-    for (port, direction, way) in ways() {
-        for &(reason, count) in way.drops {
-            let labels = [("port", port), ("direction", direction), ("reason", reason)];
-            family.sample(&labels, count)?;
+    for port in ports {
+        for &(reason, count) in port.drops {
+            family.sample(&[("port", port.name), ("reason", reason)], count)?;
         }
     }
     Ok(())

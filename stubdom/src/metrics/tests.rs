@@ -89,13 +89,15 @@ fn text(figures: &Figures<'_>) -> String {
 const PORTS: [Port<'static>; 2] = [
     Port {
         name: "vif3.0",
-        incoming: Way { frames: 10, bytes: 1000, drops: &[("address", 2), ("rate", 0)] },
-        outgoing: Way { frames: 7, bytes: 700, drops: &[("full", 1)] },
+        incoming: Way { frames: 10, bytes: 1000 },
+        outgoing: Way { frames: 7, bytes: 700 },
+        drops: &[("source", 2), ("no_room", 1), ("copy", 0)],
     },
     Port {
         name: "uplink",
-        incoming: Way { frames: 1, bytes: 60, drops: &[] },
-        outgoing: Way { frames: u64::MAX, bytes: 60, drops: &[] },
+        incoming: Way { frames: 1, bytes: 60 },
+        outgoing: Way { frames: u64::MAX, bytes: 60 },
+        drops: &[],
     },
 ];
 
@@ -150,8 +152,8 @@ fn every_figure_is_a_line_that_prometheus_reads() {
             18_446_744_073_709_551_615.0,
         ),
         (r#"stubdom_switch_bytes_total{port="vif3.0",direction="out"}"#, 700.0),
-        (r#"stubdom_switch_drops_total{port="vif3.0",direction="in",reason="address"}"#, 2.0),
-        (r#"stubdom_switch_drops_total{port="vif3.0",direction="out",reason="full"}"#, 1.0),
+        (r#"stubdom_switch_drops_total{port="vif3.0",reason="source"}"#, 2.0),
+        (r#"stubdom_switch_drops_total{port="vif3.0",reason="copy"}"#, 0.0),
     ] {
         assert_eq!(samples.get(series), Some(&value), "{series} in\n{text}");
     }
