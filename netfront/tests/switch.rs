@@ -22,7 +22,7 @@ const DEVICE: usize = 64;
 const UPLINK: usize = 128;
 
 fn pages(count: usize) -> Vec<OwnPage> {
-    OwnPages::zeroed(count).unwrap().split().collect()
+    OwnPages::zeroed(count).expect("memory").split().collect()
 }
 
 /// A switch, and the pages that it can reach, by their references.
@@ -69,7 +69,7 @@ impl Bridge {
     /// Lets the switch reach a page; gives its reference.
     fn admit(&mut self, page: &OwnPage) -> u32 {
         self.memory.0.push(page.clone());
-        u32::try_from(self.memory.0.len()).unwrap() - 1
+        u32::try_from(self.memory.0.len()).expect("few pages") - 1
     }
 
     /// A frontend to a new port, behind which there may be anybody.
@@ -111,7 +111,7 @@ impl Host {
         let config = iface::Config::new(mac.into());
         let mut interface = Interface::new(config, &mut device, Instant::ZERO);
         interface.update_ip_addrs(|addresses| {
-            addresses.push(IpCidr::new(IpAddress::v4(10, 0, 0, number), 24)).unwrap();
+            addresses.push(IpCidr::new(IpAddress::v4(10, 0, 0, number), 24)).expect("room for one");
         });
         let buffer = || tcp::SocketBuffer::new(vec![0; 16_000]);
         let mut sockets = SocketSet::new(vec![]);
@@ -125,7 +125,7 @@ impl Host {
     }
 
     fn poll(&mut self, now: Duration) {
-        let now = Instant::from_micros(i64::try_from(now.as_micros()).unwrap());
+        let now = Instant::from_micros(i64::try_from(now.as_micros()).expect("a small time"));
         self.interface.poll(now, &mut self.device, &mut self.sockets);
         let _ = self.device.publish();
         self.device.has_more().expect("the switch keeps the rules");
@@ -135,22 +135,27 @@ impl Host {
 /// Sends 200,000 bytes from one host to the other; `carry` moves frames, and is called between.
 fn transfer(here: &mut Host, there: &mut Host, mut carry: impl FnMut(Duration)) {
     let bytes: Vec<u8> = (0..=250).cycle().take(200_000).collect();
-    let to = there.interface.ipv4_addr().unwrap();
-    there.socket().listen(80).unwrap();
+    let to = there.interface.ipv4_addr().expect("an address");
+    there.socket().listen(80).expect("a closed socket");
     let Host { interface, sockets, socket, .. } = &mut *here;
     let client = sockets.get_mut::<tcp::Socket<'_>>(*socket);
-    client.connect(interface.context(), (IpAddress::Ipv4(to), 80), 49_152).unwrap();
+    client
+        .connect(interface.context(), (IpAddress::Ipv4(to), 80), 49_152)
+        .expect("a closed socket");
     let (mut sent, mut arrived) = (0, Vec::new());
     for turn in 0..2000 {
         let now = Duration::from_millis(10 * turn);
         if here.socket().can_send() {
-            sent += here.socket().send_slice(&bytes[sent..]).unwrap();
+            sent += here.socket().send_slice(&bytes[sent..]).expect("a connection");
         }
         here.poll(now);
         carry(now);
         there.poll(now);
         while there.socket().can_recv() {
-            there.socket().recv(|part| (part.len(), arrived.extend_from_slice(part))).unwrap();
+            there
+                .socket()
+                .recv(|part| (part.len(), arrived.extend_from_slice(part)))
+                .expect("a connection");
         }
         there.poll(now);
         carry(now);
