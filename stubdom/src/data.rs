@@ -93,6 +93,7 @@ fn serve<T: Read + Write + ReadReady>(
             apply(&rules, traffic, store)?;
             obey(own_store::take_order(store)?);
             asks.look_again(store, &mut ByRequest(traffic))?;
+            vifs.look_at_all(store, &mut ByDevice(traffic))?;
         }
         while let Some((id, ended)) = next_ended(traffic) {
             busy = true;

@@ -168,8 +168,12 @@ impl<I: Copy + Ord> Vifs<I> {
         self.refuse(store, key, why)
     }
 
-    /// Looks at all that there are: at the beginning, or when their directory as a whole changed.
-    fn look_at_all<T: Read + Write, N: Interfaces<Id = I>>(
+    /// Looks at all that there are: at the beginning, when their directory as a whole changed, or
+    /// when events were lost.
+    ///
+    /// # Errors
+    /// Any [`Failure`] but an answer.
+    pub fn look_at_all<T: Read + Write, N: Interfaces<Id = I>>(
         &mut self,
         store: &mut Client<T>,
         network: &mut N,
@@ -199,7 +203,9 @@ impl<I: Copy + Ord> Vifs<I> {
         let Some(own) = read::<State, _>(store, &key.node("state"))? else {
             return self.forget(store, network, key);
         };
-        if !self.devices.contains_key(&key) && !self.meet(store, key)? {
+        // What was refused as no interface at all is not looked at again before it changes.
+        let is_known = self.devices.contains_key(&key);
+        if !is_known && (own == State::Closed || !self.meet(store, key)?) {
             return Ok(());
         }
         let Some(device) = self.devices.get(&key) else { return Ok(()) };
@@ -356,3 +362,6 @@ fn none_if_refused<V: Default, E>(failure: Failure<E>) -> Result<V, Failure<E>> 
         failure => Err(failure),
     }
 }
+
+#[cfg(test)]
+mod tests;
