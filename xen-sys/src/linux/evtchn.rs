@@ -1,11 +1,10 @@
 //! `/dev/xen/evtchn`: a port that is bound to another domain's (linux/include/uapi/xen/evtchn.h).
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
-use std::os::unix::fs::OpenOptionsExt;
 
-use super::uninterrupted;
+use super::{open, uninterrupted};
 use crate::ids::{DomId, Port};
 
 /// The device's path.
@@ -86,8 +85,7 @@ impl Channel {
     /// Opens the device for the port that `bind` makes and returns.
     fn open(bind: impl FnMut(RawFd) -> nix::Result<i32>) -> io::Result<Self> {
         // O_NONBLOCK: whoever wants to wait polls, and reads what is there.
-        let mut options = OpenOptions::new();
-        let device = options.read(true).write(true).custom_flags(O_NONBLOCK).open(EVTCHN)?;
+        let device = open(EVTCHN, O_NONBLOCK)?;
         let local = uninterrupted(&device, bind)?;
         let local = u32::try_from(local).map_err(|_| io::ErrorKind::InvalidData)?;
         Ok(Self { device, port: Port(local) })

@@ -4,12 +4,12 @@
 use core::ffi::c_void;
 use core::num::NonZeroUsize;
 use core::ptr::NonNull;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
-use super::uninterrupted;
+use super::{open, uninterrupted};
 use crate::ids::{DomId, GrantRef};
 use crate::page::{PAGE_SIZE, Shared};
 
@@ -51,7 +51,7 @@ impl Granted {
     /// Of opening the device, or the kernel's: `ENOSPC` past the limit of its module, which is
     /// 1,024 pages if nobody changed it.
     pub fn grant(domain: DomId, pages: u32) -> io::Result<Self> {
-        let device = OpenOptions::new().read(true).write(true).open(GNTALLOC)?;
+        let device = open(GNTALLOC, 0)?;
         let count = pages as usize;
         let mut words: Vec<call::Word> = vec![0; 2 + count.div_ceil(2)];
         words[0] = u64::from(domain.raw()) | call::WRITABLE | u64::from(pages) << 32;

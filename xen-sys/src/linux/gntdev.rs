@@ -3,12 +3,12 @@
 use core::ffi::c_void;
 use core::num::NonZeroUsize;
 use core::ptr::NonNull;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
-use super::uninterrupted;
+use super::{open, uninterrupted};
 use crate::ids::{DomId, GrantRef, Port};
 use crate::page::{PAGE_SIZE, Shared};
 
@@ -74,7 +74,7 @@ impl Mapping {
     /// Of opening the device, [`io::ErrorKind::NotFound`] or [`io::ErrorKind::PermissionDenied`]
     /// among them, or no room.
     pub fn reserve(pages: usize) -> io::Result<Self> {
-        let device = OpenOptions::new().read(true).write(true).open(GNTDEV)?;
+        let device = open(GNTDEV, 0)?;
         let bytes = pages.checked_mul(PAGE_SIZE).and_then(NonZeroUsize::new);
         let bytes = bytes.ok_or(io::ErrorKind::InvalidInput)?;
         let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;

@@ -12,8 +12,15 @@ pub use evtchn::{Channel, EVTCHN};
 pub use gntalloc::{GNTALLOC, Granted};
 pub use gntdev::{GNTDEV, Mapping, Protection};
 
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+
+/// Opens a device to read and write; `flags` are more of open(2)'s, or 0.
+fn open(path: &str, flags: i32) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)
+}
 
 /// Calls `call` with a device's number until no signal interrupts it; an error is an [`io::Error`].
 fn uninterrupted(
