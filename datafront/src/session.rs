@@ -244,12 +244,13 @@ impl Session {
         if wanted == 0 || self.has_unsent() {
             return Ok(0);
         }
+        if credit < left && credit < self.least_credit(end) {
+            return Ok(0);
+        }
         let free = end.room()?;
         let room = free.saturating_sub(spare(end));
         // Many small frames would cost more than they bring.
-        let worth = (end.sizes().left().bytes() / 2).min(WORTH_MAX);
-        let least = wanted.min(worth - spare(end));
-        if room < least {
+        if room < wanted.min(worth(end)) {
             self.seen_room = Some(free);
             return Ok(0);
         }
@@ -260,6 +261,13 @@ impl Session {
             *sending = Sending { left: left - count, credit: credit - count };
         }
         Ok(bytes.len())
+    }
+
+    /// Less credit than that is not used, unless it is all that a block needs: it would make small
+    /// frames, and more comes when half of the window is with the receiver.
+    fn least_credit<M: Shared>(&self, end: &End<M>) -> u64 {
+        let window = self.welcome.map_or(0, |welcome| u64::from(welcome.limits.window));
+        (window / 2).min(worth(end) as u64)
     }
 
     fn flush<M: Shared>(&mut self, end: &mut End<M>) -> Result<(), Error> {
@@ -368,8 +376,12 @@ pub struct Push<'a> {
     pub timeout_ms: u32,
 }
 
-/// Room for so many bytes is always worth a frame.
+/// From so much room on another frame of data is worth it: half of the ring, or this.
 const WORTH_MAX: usize = 64 << 10;
+
+fn worth<M: Shared>(end: &End<M>) -> usize {
+    (end.sizes().left().bytes() / 2).min(WORTH_MAX) - spare(end)
+}
 
 /// Bytes of the ring from us that blocks leave free: heads of frames, and as much as blocks do not
 /// get of a receiver's ring. What went through a ring of the same size has room there then, and

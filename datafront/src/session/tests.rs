@@ -84,6 +84,28 @@ fn a_block_leaves_as_much_room_as_its_receivers_ring_will_not_have() {
 }
 
 #[test]
+fn a_little_credit_is_no_reason_for_a_frame() {
+    let (mut broker, mut end) = ends();
+    let mut session = Session::new();
+    let limits = Limits { window: 8 << 10, ..LIMITS };
+    say(&mut broker, &Notice::Hello { version: 1, features: 0, domain: 3, limits }, b"");
+    session.poll(&mut end).expect("a welcome");
+    let block = [7; 8 << 10];
+    let push = Push { id: 9, domain: None, name: "jobs", len: 1 << 20, timeout_ms: 0 };
+    let sent = session.push(&mut end, &push, &block).expect("it begins");
+    assert!(sent < 8 << 10, "there is credit left");
+    // The ring is empty again, but nobody has been told that the receiver has anything.
+    let count = broker.available().expect("sound indexes");
+    broker.consume(count);
+    assert_eq!(session.feed(&mut end, 9, &block).expect("some credit"), 0, "a small frame");
+    let half = 4 << 10;
+    say(&mut broker, &Notice::PushCredit { id: 9, bytes: half }, b"");
+    session.poll(&mut end).expect("a frame");
+    let more = session.feed(&mut end, 9, &block).expect("credit");
+    assert_eq!((sent + more) as u64, (8 << 10) + u64::from(half), "all that there is credit for");
+}
+
+#[test]
 fn bytes_of_a_block_are_read_where_they_lie() {
     let (mut broker, mut end) = ends();
     let mut session = Session::new();
