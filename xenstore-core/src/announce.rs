@@ -11,19 +11,15 @@ use core::cmp::Ordering;
 
 use crate::change::Change;
 use crate::connection::Connections;
-use crate::domain::Domains;
 use crate::host::{ConnId, DomId};
 use crate::outbox::Event;
 use crate::path::{Name, Path, Place, extend_decimal};
 use crate::perms::{Perms, Subject};
-use crate::quota::Denial;
-use crate::reply::Reply;
 use crate::store::{Caller, Commit, Store};
 use crate::trail::Home;
 use crate::transaction::Record;
 use crate::tree::{Node, Reach, Special, Step, Tree, Walk};
 use crate::watch::{Spot, Watch, WatchId, Watches};
-use crate::wire::{Error, Header, Op};
 
 /// Everybody who can be told something.
 #[derive(Debug)]
@@ -77,31 +73,6 @@ impl<'a> Secrecy<'a> {
 impl Audience {
     pub(crate) fn new() -> Self {
         Self { watches: Watches::new(), connections: Connections::default(), heard: Vec::new() }
-    }
-
-    /// Queues the reply to a request, and has the connection looked at.
-    pub(crate) fn answer(
-        &mut self,
-        domains: &Domains,
-        conn: ConnId,
-        header: Header,
-        outcome: &Result<Reply<'_>, Denial>,
-    ) {
-        let Some((connection, spare)) = self.connections.parts(conn) else { return };
-        let outbox = &mut connection.outbox;
-        let error = match outcome {
-            Ok(reply) if outbox.reply(header, spare, |out| reply.extend(out, domains)) => None,
-            Ok(_) => Some(Error::E2big),
-            Err(denial) => Some(denial.error),
-        };
-        if let Some(error) = error {
-            let header = Header { kind: Op::Error.to_wire().into(), ..header };
-            outbox.reply(header, spare, |out| {
-                out.extend_from_slice(error.name().as_bytes());
-                out.push(0);
-            });
-        }
-        self.connections.mark_ready(conn.slot);
     }
 
     /// Tells of one change to the store.
@@ -267,7 +238,7 @@ impl Audience {
     fn tell_path(&mut self, store: &Store, bytes: &[u8], made: usize, secrecy: Secrecy<'_>) {
         let Self { watches, heard, .. } = self;
         heard.clear();
-        watches.along(bytes, |watch, own, level| {
+        watches.along(bytes, &mut |watch, own, level| {
             let Some(registered) = watches.watch(watch) else { return };
             let Watch { order, conn, .. } = *registered;
             let mark = registered.mark();
@@ -287,7 +258,9 @@ impl Audience {
                 heard.push(Heard { told: path.ancestor(above).as_bytes().len(), ..full });
             }
         });
-        self.deliver(store, bytes, secrecy);
+        if !self.heard.is_empty() {
+            self.deliver(store, bytes, secrecy);
+        }
     }
 
     /// Tells the watches that are exactly at a node below a node that is gone.

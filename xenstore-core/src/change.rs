@@ -59,6 +59,17 @@ impl Change {
         matches!(self, Self::Nothing)
     }
 
+    /// Whether anything follows from it for those who own nodes. A value that replaces one of the
+    /// same length, as most do, changes no account.
+    #[inline]
+    pub(crate) fn counts(&self) -> bool {
+        match self {
+            Self::Nothing | Self::Announced { .. } => false,
+            Self::Written { from, to, .. } => from != to,
+            Self::Created { .. } | Self::Permitted { .. } | Self::Removed { .. } => true,
+        }
+    }
+
     /// Tells all that follows from the change for those who own nodes.
     ///
     /// To a trait object, because each copy of this would add kilobytes to the image.

@@ -4,11 +4,15 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
+use crate::domain::Domains;
 use crate::host::{ConnId, DomId};
 use crate::outbox::{Outbox, Spare};
+use crate::quota::Denial;
+use crate::reply::Reply;
 use crate::transaction::Transaction;
 use crate::tree::Tree;
 use crate::watch::WatchId;
+use crate::wire::{Error, Header, Op};
 
 /// One connection. When idle it holds no buffer.
 #[derive(Debug)]
@@ -45,6 +49,31 @@ impl Connection {
                 return number;
             }
         }
+    }
+
+    /// Queues the reply to a request. Whoever gave the request sends it: there is no other mark.
+    pub(crate) fn answer(
+        &mut self,
+        domains: &Domains,
+        spare: &mut Spare,
+        header: Header,
+        outcome: Result<&Reply<'_>, Denial>,
+    ) {
+        let outbox = &mut self.outbox;
+        let done = outcome.map(|reply| match reply.bytes() {
+            Some(bytes) => outbox.reply(header, spare, bytes),
+            None => outbox.long_reply(header, spare, |out| reply.extend(out, domains)),
+        });
+        let error = match done {
+            Ok(true) => return,
+            Ok(false) => Error::E2big,
+            Err(denial) => denial.error,
+        };
+        let header = Header { kind: Op::Error.to_wire().into(), ..header };
+        outbox.long_reply(header, spare, |out| {
+            out.extend_from_slice(error.name().as_bytes());
+            out.push(0);
+        });
     }
 
     /// Notes that all was sent.

@@ -7,10 +7,10 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use crate::host::DomId;
-use crate::operation::{Edit, Look};
+use crate::operation::{Edit, Look, PathOp};
 use crate::path::{Name, Namer, Path, Place, WatchPath};
 use crate::perms::Spelled;
-use crate::quota::Limits;
+use crate::quota::{Denial, Limits};
 use crate::request::{Client, Request};
 use crate::wire::{Features, Op, PAYLOAD_MAX};
 
@@ -55,14 +55,14 @@ pub fn hold_of_request(kind: u32, payload: &[u8]) {
 /// If they are not.
 pub fn hold_of_path(raw: &[u8]) {
     let mut scratch = Vec::new();
-    let Ok(place) = GUEST.namer.place(raw, &mut scratch) else {
+    let Ok(place) = GUEST.namer.place(raw, Some(&mut scratch)) else {
         // What is refused as an ordinary path is refused as one to watch.
         if raw.first() == Some(&b'@') {
-            assert!(GUEST.namer.watch(raw, &mut Vec::new()).is_err(), "{}", raw.escape_ascii());
+            assert!(watched(raw).is_err(), "{}", raw.escape_ascii());
         }
         return;
     };
-    let watch = GUEST.namer.watch(raw, &mut Vec::new()).map(|path| path.full.to_vec());
+    let watch = watched(raw);
     let Place::Node(path) = place else {
         assert_eq!(watch.as_deref(), Ok(place.as_bytes()), "a special name to watch is itself");
         return;
@@ -73,7 +73,7 @@ pub fn hold_of_path(raw: &[u8]) {
     assert_eq!(watch.ok(), path.judge().ok().map(|()| bytes.to_vec()), "{shown}: a path to watch");
     let absolute = Vec::from(bytes);
     let mut unused = Vec::new();
-    let again = GUEST.namer.node(&absolute, &mut unused).map(Path::as_bytes);
+    let again = GUEST.namer.node(&absolute, Some(&mut unused)).map(Path::as_bytes);
     assert_eq!(again, Ok(&absolute[..]), "{shown} said absolutely");
     hold_of_names(Path::trusted(&absolute));
 }
@@ -123,16 +123,15 @@ fn is_path(bytes: &[u8]) -> bool {
 /// A request as a client says it that knows only one way to; `None` for one whose path is bad.
 fn spell(request: &Request<'_>) -> Option<Vec<u8>> {
     let said = match request {
-        Request::Look(Look::Part(path, from)) => {
+        Request::Path(PathOp::Look(Look::Part(path, from))) => {
             strings(&[place_of(Place::Node(*path))?, from.to_string().as_bytes()])
         }
-        Request::Look(look) => strings(&[place_of(look.place())?]),
         // Parsing leaves this to who knows the domains.
-        Request::Edit(Edit::Perms(..)) => unreachable!("parsed as SET_PERMS"),
-        Request::Edit(Edit::Write(path, value)) => {
+        Request::Path(PathOp::Edit(Edit::Perms(..))) => unreachable!("parsed as SET_PERMS"),
+        Request::Path(PathOp::Edit(Edit::Write(path, value))) => {
             [&strings(&[place_of(Place::Node(*path))?]), *value].concat()
         }
-        Request::Edit(edit) => strings(&[place_of(edit.place())?]),
+        Request::Path(op) => strings(&[place_of(op.place())?]),
         Request::SetPerms { place, perms } => {
             let place = place.as_ref().ok().and_then(|place| place_of(*place))?;
             let mut said = strings(&[place]);
@@ -180,6 +179,13 @@ fn place_of(place: Place<'_>) -> Option<&[u8]> {
 }
 
 /// A path to watch as its owner says it: events depend on how that was.
+/// Returns the path to watch that bytes spell.
+fn watched(raw: &[u8]) -> Result<Vec<u8>, Denial> {
+    let mut scratch = Vec::new();
+    let path = GUEST.namer.complete(raw, &mut scratch)?;
+    path.judge().map(|()| path.full.to_vec())
+}
+
 fn own(path: WatchPath<'_>) -> &[u8] {
     &path.full[path.implied.into()..]
 }
@@ -248,13 +254,9 @@ mod tests {
     fn a_limit_is_the_same_for_both_spellings() {
         for len in 2030..2060 {
             let name = "x".repeat(len);
-            let relative = GUEST.namer.node(name.as_bytes(), &mut Vec::new()).is_ok();
+            let relative = GUEST.namer.node(name.as_bytes(), Some(&mut Vec::new())).is_ok();
             let absolute = [HOME, name.as_bytes()].concat();
-            assert_eq!(
-                GUEST.namer.node(&absolute, &mut Vec::new()).is_ok(),
-                relative,
-                "{len} bytes"
-            );
+            assert_eq!(GUEST.namer.node(&absolute, None).is_ok(), relative, "{len} bytes");
         }
     }
 }

@@ -149,10 +149,36 @@ impl Outbox {
         self.first.wrapping_add(u32::try_from(self.events.len()).unwrap_or(u32::MAX))
     }
 
+    /// Whether nothing waits and nothing is owed.
+    #[inline]
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.events.is_empty() && self.replies.is_empty() && self.owed == NOTHING
+    }
+
+    /// Queues a reply.
+    ///
+    /// A payload that is too long for a frame is none: false.
+    #[inline]
+    pub(crate) fn reply(&mut self, mut header: Header, spare: &mut Spare, payload: &[u8]) -> bool {
+        if payload.len() > PAYLOAD_MAX {
+            return false;
+        }
+        if self.replies.capacity() == 0 {
+            self.replies = spare.take();
+        }
+        header.len = u32::try_from(payload.len()).unwrap_or(0).into();
+        self.replies.reserve(HEADER_SIZE + payload.len());
+        self.replies.extend_from_slice(header.as_bytes());
+        self.replies.extend_from_slice(payload);
+        self.count_reply();
+        true
+    }
+
     /// Queues a reply whose payload the caller writes.
     ///
     /// A payload that is too long for a frame is taken back: false.
-    pub(crate) fn reply(
+    #[inline(never)]
+    pub(crate) fn long_reply(
         &mut self,
         mut header: Header,
         spare: &mut Spare,
@@ -171,9 +197,13 @@ impl Outbox {
         }
         header.len = u32::try_from(len).unwrap_or(0).into();
         self.replies[start..start + HEADER_SIZE].copy_from_slice(header.as_bytes());
+        self.count_reply();
+        true
+    }
+
+    fn count_reply(&mut self) {
         self.replies_waiting += 1;
         self.most_replies = self.most_replies.max(self.replies_waiting);
-        true
     }
 
     /// Notes an event and returns its number; `None` if it is not needed. `shared` holds the path
@@ -475,7 +505,7 @@ mod tests {
 
     fn reply(outbox: &mut Outbox, payload: &[u8]) -> bool {
         let header = Header::new(2, 1, 0, 0);
-        outbox.reply(header, &mut Spare::default(), |out| out.extend_from_slice(payload))
+        outbox.reply(header, &mut Spare::default(), payload)
     }
 
     fn frames(mut rest: &[u8]) -> Vec<String> {

@@ -7,8 +7,8 @@ use alloc::vec::Vec;
 use crate::host::DomId;
 use crate::quota::{Denial, Limits, Quota};
 use crate::wire::Error;
-use name::domain_of;
-pub(crate) use name::{Key, Name, Names};
+pub(crate) use name::{Key, Name, Names, find_nul};
+use name::{domain_of, word_at};
 
 /// An absolute path: a slash, and names with slashes between them.
 ///
@@ -18,9 +18,18 @@ pub(crate) use name::{Key, Name, Names};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Path<'a> {
     bytes: &'a [u8],
-    /// How many of the bytes its client left out, those of its home; 0 if none. Spares comparing
-    /// them with the home.
-    implied: u8,
+    origin: Origin,
+}
+
+/// Where the bytes of a path begin.
+#[derive(Clone, Copy, Debug)]
+enum Origin {
+    /// At the root.
+    Root,
+    /// At the root, and the client left out so many, those of its home: spares comparing them.
+    Implied(u8),
+    /// At the client's home: what only looks needs no more of the path than its names.
+    Home,
 }
 
 impl PartialEq for Path<'_> {
@@ -38,7 +47,7 @@ impl<'a> Path<'a> {
     /// Takes bytes that were a path before, such as those kept by a transaction.
     pub(crate) const fn trusted(bytes: &'a [u8]) -> Self {
         debug_assert!(matches!(bytes, [b'/', ..]), "a kept path went bad");
-        Self { bytes, implied: 0 }
+        Self { bytes, origin: Origin::Root }
     }
 
     /// Judges the names.
@@ -53,28 +62,42 @@ impl<'a> Path<'a> {
         self.bytes
     }
 
-    /// Returns how many bytes its client left out, those of its home; 0 if none.
-    pub(crate) fn implied(self) -> usize {
-        self.implied.into()
+    /// Returns the names that follow those of a home, which is given with a slash at its end; `None`
+    /// if the path does not lead there.
+    #[inline]
+    pub(crate) fn names_below(self, home: &[u8]) -> Option<Names<'a>> {
+        match self.origin {
+            Origin::Home => Some(Names { path: self.bytes, start: 0 }),
+            Origin::Implied(len) if usize::from(len) == home.len() => {
+                Some(self.names_from(home.len() - 1))
+            }
+            _ => self.bytes.starts_with(home).then(|| self.names_from(home.len() - 1)),
+        }
     }
 
-    /// Returns the names from the root down; none for the root itself.
+    /// Whether it begins at its client's home.
+    pub(crate) fn is_relative(self) -> bool {
+        matches!(self.origin, Origin::Home)
+    }
+
+    /// Returns the names from where it begins down; none for the root itself.
     pub(crate) fn names(self) -> Names<'a> {
-        Names { path: self.bytes, at: if self.is_root() { 1 } else { 0 } }
+        let start = if self.is_root() { 2 } else { usize::from(!self.is_relative()) };
+        Names { path: self.bytes, start }
     }
 
     /// Returns the names that follow the slash at a place.
     pub(crate) fn names_from(self, slash: usize) -> Names<'a> {
-        Names { path: self.bytes, at: slash.min(self.bytes.len()) }
+        Names { path: self.bytes, start: slash.min(self.bytes.len()) + 1 }
     }
 
     pub(crate) fn is_root(self) -> bool {
-        self.bytes.len() == 1
+        self.bytes == b"/"
     }
 
     /// Returns how many names the path has; 0 for the root.
     pub(crate) fn depth(self) -> usize {
-        if self.is_root() { 0 } else { slashes(self.bytes) }
+        if self.is_root() { 0 } else { slashes(self.bytes) + usize::from(self.is_relative()) }
     }
 
     /// Returns the path of the ancestor that is `levels` above; the root if there are fewer.
@@ -138,6 +161,16 @@ pub(crate) struct WatchPath<'a> {
     pub(crate) implied: u8,
 }
 
+impl WatchPath<'_> {
+    /// Judges the names.
+    ///
+    /// # Errors
+    /// [`Error::Einval`] if one is empty or has a character that none may have.
+    pub(crate) fn judge(self) -> Result<(), Denial> {
+        if is_well_formed(self.full) { Ok(()) } else { Err(Error::Einval.into()) }
+    }
+}
+
 /// Who names a path, and what binds them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Namer<'h> {
@@ -148,53 +181,51 @@ pub(crate) struct Namer<'h> {
 }
 
 impl Namer<'_> {
-    /// Reads the path of a node of the tree; `scratch` holds it where it was relative.
+    /// Reads the path of a node of the tree. `scratch` holds it where it was relative; without, it
+    /// stays so, which is enough for a look.
     ///
     /// # Errors
     /// [`Error::Einval`] if it is empty, too long, or begins with `@`.
+    #[inline]
     pub(crate) fn node<'a>(
         self,
         raw: &'a [u8],
-        scratch: &'a mut Vec<u8>,
+        scratch: Option<&'a mut Vec<u8>>,
     ) -> Result<Path<'a>, Denial> {
-        match self.complete(raw, scratch)? {
-            WatchPath { full: bytes @ [b'/', ..], implied } => Ok(Path { bytes, implied }),
-            _ => Err(Error::Einval.into()),
-        }
+        let (bytes, origin) = match (raw, scratch) {
+            ([] | [b'@', ..], _) => return Err(Error::Einval.into()),
+            ([b'/', ..], _) => (raw, Origin::Root),
+            (_, None) => (raw, Origin::Home),
+            (_, Some(scratch)) => {
+                let WatchPath { full, implied } = self.complete(raw, scratch)?;
+                return Ok(Path { bytes: full, origin: Origin::Implied(implied) });
+            }
+        };
+        self.must_fit(bytes)?;
+        Ok(Path { bytes, origin })
     }
 
-    /// Reads the path of a node or of a special node.
+    /// Reads the path of a node, as [`node`](Self::node), or of a special node.
     ///
     /// # Errors
     /// [`Error::Einval`] if it is empty or too long, or a malformed special name.
     pub(crate) fn place<'a>(
         self,
         raw: &'a [u8],
-        scratch: &'a mut Vec<u8>,
+        scratch: Option<&'a mut Vec<u8>>,
     ) -> Result<Place<'a>, Denial> {
-        let WatchPath { full, implied } = self.complete(raw, scratch)?;
-        match full {
-            bytes @ [b'/', ..] => Ok(Place::Node(Path { bytes, implied })),
-            name if is_well_formed(name) => Ok(Place::Special(name)),
-            _ => Err(Error::Einval.into()),
+        if raw.first() != Some(&b'@') {
+            return self.node(raw, scratch).map(Place::Node);
         }
+        self.must_fit(raw)?;
+        if is_well_formed(raw) { Ok(Place::Special(raw)) } else { Err(Error::Einval.into()) }
     }
 
-    /// Reads a path to watch.
+    /// Makes a path absolute, and judges its length. What it names may also begin with `@`.
     ///
     /// # Errors
-    /// [`Error::Einval`] if it is malformed or too long.
-    pub(crate) fn watch<'a>(
-        self,
-        raw: &'a [u8],
-        scratch: &'a mut Vec<u8>,
-    ) -> Result<WatchPath<'a>, Denial> {
-        let path = self.complete(raw, scratch)?;
-        if is_well_formed(path.full) { Ok(path) } else { Err(Error::Einval.into()) }
-    }
-
-    /// Makes a path absolute, and judges its length.
-    fn complete<'a>(
+    /// [`Error::Einval`] if it is empty or too long.
+    pub(crate) fn complete<'a>(
         self,
         raw: &'a [u8],
         scratch: &'a mut Vec<u8>,
@@ -210,9 +241,16 @@ impl Namer<'_> {
                 (&scratch[..], implied)
             }
         };
+        self.must_fit(full)?;
+        Ok(WatchPath { full, implied })
+    }
+
+    /// Judges a path's length.
+    #[inline]
+    fn must_fit(self, path: &[u8]) -> Result<(), Denial> {
         let allowed = |len| self.limits.is_none_or(|limits| limits.allow(Quota::PathMax, len));
-        if allowed(full.len()) || allowed(local_len(full)) {
-            Ok(WatchPath { full, implied })
+        if allowed(path.len()) || allowed(local_len(path)) {
+            Ok(())
         } else {
             Err(Quota::PathMax.into())
         }
@@ -250,15 +288,17 @@ pub(crate) fn home_of(path: &[u8]) -> Option<(DomId, usize)> {
     Some((domain_of(&rest[..digits])?, HOMES.len() + digits))
 }
 
-/// Counts the slashes: sixteen bytes at a time, see [`is_well_formed`].
+/// Counts the slashes, eight bytes at a time.
 fn slashes(bytes: &[u8]) -> usize {
-    let (blocks, rest) = bytes.as_chunks::<16>();
-    let mut last = [0; 16];
-    last[..rest.len()].copy_from_slice(rest);
-    let count = |block: &[u8; 16]| {
-        usize::from(block.iter().fold(0u8, |count, &byte| count + u8::from(byte == b'/')))
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const LOW: u64 = u64::from_le_bytes([0x7f; 8]);
+    let count = |start| {
+        let others = word_at(bytes, start) ^ (ONES * u64::from(b'/'));
+        // The highest bit of each byte that was a slash, and nothing else.
+        let slashes = !(((others & LOW) + LOW) | others | LOW);
+        (slashes >> 7).count_ones() as usize
     };
-    blocks.iter().map(count).sum::<usize>() + count(&last)
+    (0..bytes.len()).step_by(8).map(count).sum()
 }
 
 /// Returns the length that the path limit counts: without a leading `/local/domain/N/`, so that a
@@ -303,7 +343,7 @@ mod tests {
 
     fn parse(raw: &str) -> Result<Vec<u8>, Error> {
         let mut scratch = Vec::new();
-        let path = GUEST.node(raw.as_bytes(), &mut scratch).and_then(|path| {
+        let path = GUEST.node(raw.as_bytes(), Some(&mut scratch)).and_then(|path| {
             path.judge()?;
             Ok(path.as_bytes().to_vec())
         });
@@ -335,7 +375,7 @@ mod tests {
         assert!(parse(&format!("/{}", &longest[1..])).is_ok(), "2048 bytes elsewhere");
         assert!(parse(&format!("/{longest}")).is_err(), "2049 bytes elsewhere");
         let free = Namer { limits: None, ..GUEST };
-        assert!(free.node(format!("/{longest}{longest}").as_bytes(), &mut Vec::new()).is_ok());
+        assert!(free.node(format!("/{longest}{longest}").as_bytes(), None).is_ok());
     }
 
     #[test]

@@ -29,15 +29,27 @@ pub(crate) enum Reply<'a> {
 }
 
 impl Reply<'_> {
+    /// Returns the payload where it need not be made.
+    #[inline]
+    pub(crate) fn bytes(&self) -> Option<&[u8]> {
+        match self {
+            Reply::Seen(Seen::Value(node)) => Some(node.value()),
+            Reply::Answer(Answer::Value(node)) => Some(node.value()),
+            Reply::Done | Reply::Watching(..) | Reply::Answer(Answer::Done) => Some(b"OK\0"),
+            Reply::Flag(flag) => Some(if *flag { b"T\0" } else { b"F\0" }),
+            _ => None,
+        }
+    }
+
     /// Appends the payload, or more than a frame holds where it is too long.
     pub(crate) fn extend(&self, out: &mut Vec<u8>, domains: &Domains) {
         match self {
-            Reply::Done | Reply::Watching(..) => out.extend_from_slice(DONE),
             Reply::Seen(seen) => extend_seen(out, *seen, domains),
-            Reply::Answer(answer) => match answer.seen() {
-                Some(seen) => extend_seen(out, seen, domains),
-                None => out.extend_from_slice(DONE),
-            },
+            Reply::Answer(answer) => {
+                if let Some(seen) = answer.seen() {
+                    extend_seen(out, seen, domains);
+                }
+            }
             Reply::Number(number) => {
                 extend_decimal(out, *number);
                 out.push(0);
@@ -46,19 +58,17 @@ impl Reply<'_> {
                 extend_home(out, *domain);
                 out.push(0);
             }
-            Reply::Flag(flag) => out.extend_from_slice(if *flag { b"T\0" } else { b"F\0" }),
             Reply::Text(text) => {
                 out.extend_from_slice(text.as_bytes());
                 out.push(0);
+            }
+            Reply::Done | Reply::Watching(..) | Reply::Flag(_) => {
+                out.extend_from_slice(self.bytes().unwrap_or_default());
             }
         }
     }
 }
 
-/// What most requests are answered with that have nothing to tell.
-const DONE: &[u8] = b"OK\0";
-
-#[inline]
 fn extend_seen(out: &mut Vec<u8>, seen: Seen<'_>, domains: &Domains) {
     match seen {
         Seen::Value(node) => out.extend_from_slice(node.value()),

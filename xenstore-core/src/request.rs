@@ -1,20 +1,23 @@
 //! Requests: payloads parsed once into what they ask for, and the rules of who may ask it.
 
 use alloc::vec::Vec;
+use core::iter;
 
 use crate::host::DomId;
 use crate::number;
-use crate::operation::{Edit, Look};
-use crate::path::{Namer, Path, Place, WatchPath};
+use crate::operation::{Edit, Look, PathOp};
+use crate::path::{Namer, Place, WatchPath, find_nul};
 use crate::perms::Spelled;
 use crate::quota::{Denial, Quota};
 use crate::wire::{Error, Features, Op};
 
-/// Who may send a message, and whether its transaction is looked at.
+/// What holds of a message type before its payload is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rules {
+    pub(crate) op: Op,
     pub(crate) caller: CallerRule,
     pub(crate) transaction: TransactionRule,
+    pub(crate) kind: Kind,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,44 +33,75 @@ pub(crate) enum TransactionRule {
     Ignored,
 }
 
-/// Returns the rules of a message type; `None` for one that no client may send.
-///
-/// Every type stands here, so that a new one does not compile before somebody decides.
-pub(crate) fn rules(op: Op) -> Option<Rules> {
-    let (caller, transaction) = match op {
-        Op::Directory
-        | Op::Read
-        | Op::GetPerms
-        | Op::TransactionStart
-        | Op::TransactionEnd
-        | Op::GetDomainPath
-        | Op::Write
-        | Op::Mkdir
-        | Op::Rm
-        | Op::SetPerms
-        | Op::ResetWatches
-        | Op::DirectoryPart
-        | Op::GetFeature => (CallerRule::Anyone, TransactionRule::Checked),
-        Op::Watch | Op::Unwatch => (CallerRule::Anyone, TransactionRule::Ignored),
-        Op::Control
-        | Op::Introduce
-        | Op::Release
-        | Op::IsDomainIntroduced
-        | Op::Resume
-        | Op::SetTarget
-        | Op::SetFeature
-        | Op::GetQuota
-        | Op::SetQuota => (CallerRule::Privileged, TransactionRule::Checked),
-        Op::WatchEvent | Op::Error | Op::Restrict => return None,
+/// The ways of requests through the server; the first two are most of all requests, and short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A [`Look`].
+    Look,
+    /// An [`Edit`] that its payload tells alone.
+    Edit,
+    Other,
+}
+
+impl Rules {
+    /// The rules of every message type by its number; `None` where no client may send it.
+    const ALL: [Option<Self>; Op::ALL.len()] = {
+        let mut table = [None; Op::ALL.len()];
+        let mut number = 0;
+        while number < table.len() {
+            table[number] = Self::decide(Op::ALL[number]);
+            number += 1;
+        }
+        table
     };
-    Some(Rules { caller, transaction })
+
+    /// Returns the rules of the message type with that number, if a client may send it.
+    #[inline]
+    pub(crate) fn of(number: u32) -> Option<Self> {
+        *Self::ALL.get(usize::try_from(number).ok()?)?
+    }
+
+    /// Every type stands here, so that a new one does not compile before somebody decides.
+    const fn decide(op: Op) -> Option<Self> {
+        let kind = match op {
+            Op::Directory | Op::Read | Op::GetPerms | Op::DirectoryPart => Kind::Look,
+            Op::Write | Op::Mkdir | Op::Rm => Kind::Edit,
+            _ => Kind::Other,
+        };
+        let (caller, transaction) = match op {
+            Op::Directory
+            | Op::Read
+            | Op::GetPerms
+            | Op::TransactionStart
+            | Op::TransactionEnd
+            | Op::GetDomainPath
+            | Op::Write
+            | Op::Mkdir
+            | Op::Rm
+            | Op::SetPerms
+            | Op::ResetWatches
+            | Op::DirectoryPart
+            | Op::GetFeature => (CallerRule::Anyone, TransactionRule::Checked),
+            Op::Watch | Op::Unwatch => (CallerRule::Anyone, TransactionRule::Ignored),
+            Op::Control
+            | Op::Introduce
+            | Op::Release
+            | Op::IsDomainIntroduced
+            | Op::Resume
+            | Op::SetTarget
+            | Op::SetFeature
+            | Op::GetQuota
+            | Op::SetQuota => (CallerRule::Privileged, TransactionRule::Checked),
+            Op::WatchEvent | Op::Error | Op::Restrict => return None,
+        };
+        Some(Self { op, caller, transaction, kind })
+    }
 }
 
 /// What a client asks for.
 #[derive(Clone, Debug)]
 pub(crate) enum Request<'a> {
-    Look(Look<'a>),
-    Edit(Edit<'a>),
+    Path(PathOp<'a>),
     /// An edit, once its permissions are known to name living domains. A bad path is reported
     /// only after they were judged, as clients know it.
     SetPerms {
@@ -79,6 +113,7 @@ pub(crate) enum Request<'a> {
         token: &'a [u8],
         depth: Option<u32>,
     },
+    /// Its path is only judged if nothing is watched there: what is watched is well-formed.
     Unwatch {
         path: WatchPath<'a>,
         token: &'a [u8],
@@ -140,29 +175,19 @@ impl<'a> Request<'a> {
     ) -> Result<Self, Denial> {
         let strings = || Strings::of(payload);
         match op {
-            Op::Read => Ok(Self::Look(Look::Value(client.node(payload, scratch)?))),
-            Op::Directory => Ok(Self::Look(Look::Names(client.node(payload, scratch)?))),
-            Op::Mkdir => Ok(Self::Edit(Edit::Mkdir(client.node(payload, scratch)?))),
-            Op::Rm => Ok(Self::Edit(Edit::Rm(client.node(payload, scratch)?))),
-            Op::Write => {
-                let end = payload.iter().position(|&byte| byte == 0).ok_or(Error::Einval)?;
-                let path = client.namer.node(&payload[..end], scratch)?;
-                Ok(Self::Edit(Edit::Write(path, &payload[end + 1..])))
+            Op::Read | Op::Directory | Op::DirectoryPart | Op::GetPerms => {
+                let look = Look::parse(op, payload, client.namer, Some(scratch))?;
+                Ok(Self::Path(PathOp::Look(look)))
             }
-            Op::DirectoryPart => {
-                let [path, offset] = strings().exactly()?;
-                let path = client.namer.node(path, scratch)?;
-                Ok(Self::Look(Look::Part(path, number::leading(offset))))
-            }
-            Op::GetPerms => {
-                let place = client.namer.place(only(payload)?, scratch)?;
-                Ok(Self::Look(Look::Perms(place)))
+            Op::Write | Op::Mkdir | Op::Rm => {
+                let edit = Edit::parse(op, payload, client.namer, scratch)?;
+                Ok(Self::Path(PathOp::Edit(edit)))
             }
             Op::SetPerms => client.set_perms(strings(), scratch),
             Op::Watch => client.watch(strings(), scratch),
             Op::Unwatch => {
                 let [path, token] = strings().exactly()?;
-                Ok(Self::Unwatch { path: client.namer.watch(path, scratch)?, token })
+                Ok(Self::Unwatch { path: client.namer.complete(path, scratch)?, token })
             }
             Op::ResetWatches => Ok(Self::ResetWatches),
             Op::TransactionStart => Ok(Self::TransactionStart),
@@ -188,13 +213,55 @@ impl<'a> Request<'a> {
     }
 }
 
-impl Client<'_> {
-    fn node<'a>(self, payload: &'a [u8], scratch: &'a mut Vec<u8>) -> Result<Path<'a>, Denial> {
-        // A NUL before the last is no legal character, and is found out with the others.
-        let [path @ .., 0] = payload else { return Err(Error::Einval.into()) };
-        self.namer.node(path, scratch)
+impl<'a> Look<'a> {
+    /// Parses the payload of a message that only looks; `scratch` holds its path where that was
+    /// relative, and is only needed if the path is to be kept.
+    ///
+    /// # Errors
+    /// As [`Request::parse`].
+    #[inline]
+    pub(crate) fn parse(
+        op: Op,
+        payload: &'a [u8],
+        namer: Namer<'_>,
+        scratch: Option<&'a mut Vec<u8>>,
+    ) -> Result<Self, Denial> {
+        match op {
+            Op::Directory => Ok(Self::Names(namer.node(path_of(payload)?, scratch)?)),
+            Op::DirectoryPart => {
+                let [path, offset] = Strings::of(payload).exactly()?;
+                Ok(Self::Part(namer.node(path, scratch)?, number::leading(offset)))
+            }
+            Op::GetPerms => Ok(Self::Perms(namer.place(only(payload)?, scratch)?)),
+            _ => Ok(Self::Value(namer.node(path_of(payload)?, scratch)?)),
+        }
     }
+}
 
+impl<'a> Edit<'a> {
+    /// Parses the payload of a message that edits; `scratch` holds its path where that was
+    /// relative.
+    ///
+    /// # Errors
+    /// As [`Request::parse`].
+    #[inline]
+    pub(crate) fn parse(
+        op: Op,
+        payload: &'a [u8],
+        namer: Namer<'_>,
+        scratch: &'a mut Vec<u8>,
+    ) -> Result<Self, Denial> {
+        if op == Op::Write {
+            let end = find_nul(payload).ok_or(Error::Einval)?;
+            let (path, value) = (&payload[..end], &payload[end + 1..]);
+            return Ok(Self::Write(namer.node(path, Some(scratch))?, value));
+        }
+        let path = namer.node(path_of(payload)?, Some(scratch))?;
+        Ok(if op == Op::Mkdir { Self::Mkdir(path) } else { Self::Rm(path) })
+    }
+}
+
+impl Client<'_> {
     fn set_perms<'a>(
         self,
         strings: Strings<'a>,
@@ -210,7 +277,7 @@ impl Client<'_> {
         }
         let perms: Option<Vec<_>> = each.map(Spelled::parse).collect();
         let perms = perms.ok_or(Error::Einval)?;
-        Ok(Request::SetPerms { place: self.namer.place(path, scratch), perms })
+        Ok(Request::SetPerms { place: self.namer.place(path, Some(scratch)), perms })
     }
 
     fn watch<'a>(
@@ -227,7 +294,9 @@ impl Client<'_> {
             }
             Err(denial) => return Err(denial),
         };
-        Ok(Request::Watch { path: self.namer.watch(path, scratch)?, token, depth })
+        let path = self.namer.complete(path, scratch)?;
+        path.judge()?;
+        Ok(Request::Watch { path, token, depth })
     }
 }
 
@@ -266,9 +335,19 @@ fn setting(op: Op, strings: Strings<'_>) -> Result<Request<'_>, Denial> {
     }
 }
 
+/// Returns the path that is all of a payload, with a NUL at the end.
+#[inline]
+fn path_of(payload: &[u8]) -> Result<&[u8], Denial> {
+    // A NUL before the last is no legal character, and is found out with the others.
+    match payload {
+        [path @ .., 0] => Ok(path),
+        _ => Err(Error::Einval.into()),
+    }
+}
+
 /// Returns the string that is all of a payload: one NUL, at the end.
 fn only(payload: &[u8]) -> Result<&[u8], Denial> {
-    match payload.iter().position(|&byte| byte == 0) {
+    match find_nul(payload) {
         Some(end) if end + 1 == payload.len() => Ok(&payload[..end]),
         _ => Err(Error::Einval.into()),
     }
@@ -293,23 +372,33 @@ impl<'a> Strings<'a> {
         self.0.iter().filter(|&&byte| byte == 0).count()
     }
 
-    pub(crate) fn iter(self) -> impl Iterator<Item = &'a [u8]> {
-        self.0.split_inclusive(|&byte| byte == 0).map(|string| &string[..string.len() - 1])
+    pub(crate) fn iter(mut self) -> impl Iterator<Item = &'a [u8]> {
+        iter::from_fn(move || self.take())
     }
 
-    fn exactly<const N: usize>(self) -> Result<[&'a [u8]; N], Denial> {
-        let strings = self.at_least()?;
-        let len: usize = strings.iter().map(|string| string.len() + 1).sum();
-        if len == self.0.len() { Ok(strings) } else { Err(Error::Einval.into()) }
+    fn exactly<const N: usize>(mut self) -> Result<[&'a [u8]; N], Denial> {
+        let strings = self.take_some()?;
+        if self.0.is_empty() { Ok(strings) } else { Err(Error::Einval.into()) }
     }
 
-    fn at_least<const N: usize>(self) -> Result<[&'a [u8]; N], Denial> {
+    fn at_least<const N: usize>(mut self) -> Result<[&'a [u8]; N], Denial> {
+        self.take_some()
+    }
+
+    fn take_some<const N: usize>(&mut self) -> Result<[&'a [u8]; N], Denial> {
         let mut strings = [&b""[..]; N];
-        let mut each = self.iter();
         for string in &mut strings {
-            *string = each.next().ok_or(Error::Einval)?;
+            *string = self.take().ok_or(Error::Einval)?;
         }
         Ok(strings)
+    }
+
+    #[inline]
+    fn take(&mut self) -> Option<&'a [u8]> {
+        let end = find_nul(self.0)?;
+        let string = &self.0[..end];
+        self.0 = &self.0[end + 1..];
+        Some(string)
     }
 }
 
@@ -331,8 +420,7 @@ mod tests {
     fn error(op: Op, payload: &[u8]) -> Option<Error> {
         let mut scratch = Vec::new();
         let judged = match Request::parse(op, payload, CLIENT, &mut scratch) {
-            Ok(Request::Look(look)) => judge(look.place()),
-            Ok(Request::Edit(edit)) => judge(edit.place()),
+            Ok(Request::Path(op)) => judge(op.place()),
             other => other.map(|_| ()),
         };
         judged.err().map(|denial| denial.error)
@@ -401,7 +489,7 @@ mod tests {
     fn a_value_is_all_that_follows_the_path() {
         let mut scratch = Vec::new();
         let request = Request::parse(Op::Write, b"/a\0b\0c", CLIENT, &mut scratch);
-        let Ok(Request::Edit(Edit::Write(_, value))) = request else {
+        let Ok(Request::Path(PathOp::Edit(Edit::Write(_, value)))) = request else {
             panic!("got {request:?}");
         };
         assert_eq!(value, b"b\0c");

@@ -15,16 +15,17 @@ use zerocopy::FromBytes;
 
 use crate::announce::Audience;
 use crate::change::Change;
+use crate::connection::Connection;
 use crate::domain::Domain;
 use crate::host::{Config, ConnId, DomId, Host, UniqueId};
-use crate::operation::{Edit, PathOp, look};
+use crate::operation::{Edit, Look, PathOp, look};
 use crate::path::{Namer, Place};
 use crate::perms::Spelled;
 use crate::quota::{Denial, Quota};
 use crate::reply::Reply;
-use crate::request::{CallerRule, Client, Request, TransactionRule, rules};
+use crate::request::{CallerRule, Client, Kind, Request, Rules, TransactionRule};
 use crate::store::{Caller, Store};
-use crate::wire::{Error, Features, HEADER_SIZE, Header, Op, Violation};
+use crate::wire::{Error, Features, HEADER_SIZE, Header, Violation};
 
 /// The most bytes that one call of [`Server::receive`] takes: a ring's worth
 /// (`XENSTORE_RING_SIZE` in xen/include/public/io/xs_wire.h).
@@ -51,8 +52,9 @@ const FINAL_RESERVE: usize = LAST_RESERVE / 2;
 /// A Xenstore server for one host.
 ///
 /// Its owner moves bytes: after an event on a ring it calls [`receive`](Self::receive) with what
-/// the ring holds, and then, for every connection that [`next_ready`](Self::next_ready) names,
-/// [`transmit`](Self::transmit) until the ring is full, and `receive` again for what was not taken.
+/// the ring holds, and then, for that connection and for every one that
+/// [`next_ready`](Self::next_ready) names, [`transmit`](Self::transmit) until the ring is full, and
+/// `receive` again for what was not taken.
 #[derive(Debug)]
 pub struct Server {
     config: Config,
@@ -159,7 +161,22 @@ impl Server {
     ///
     /// # Errors
     /// That of `write`; the bytes still wait.
+    #[inline]
     pub fn transmit<E>(
+        &mut self,
+        conn: ConnId,
+        write: impl FnMut(&[u8]) -> Result<usize, E>,
+    ) -> Result<bool, E> {
+        let connection = self.audience.connections.find(conn);
+        if connection.is_some_and(|conn| !conn.outbox.is_at_rest() || conn.stalled) {
+            self.transmit_waiting(conn, write)
+        } else {
+            Ok(true)
+        }
+    }
+
+    #[inline(never)]
+    fn transmit_waiting<E>(
         &mut self,
         conn: ConnId,
         mut write: impl FnMut(&[u8]) -> Result<usize, E>,
@@ -186,7 +203,8 @@ impl Server {
     }
 
     /// Returns a connection whose output changed, or whose input can go on, since it was last
-    /// returned; `None` when there is none left.
+    /// returned; `None` when there is none left. Answers alone name nobody: whoever gave the
+    /// requests to `receive` knows of them.
     pub fn next_ready(&mut self) -> Option<ConnId> {
         self.audience.connections.next_ready()
     }
@@ -257,34 +275,45 @@ impl Server {
         if connection.ignored {
             return false;
         }
-        let (replies, waiting) = (connection.outbox.replies(), connection.outbox.len());
+        let waiting = connection.outbox.len();
+        let domain = self.store.domains.find(connection.domain);
         let privileged = self.store.is_privileged(connection.domain);
+        let memory = privileged
+            || match self.memory {
+                Memory::Enough => true,
+                Memory::Low => waiting == 0,
+                Memory::Out => false,
+            };
         let within = privileged
-            || self.store.domains.find_mut(connection.domain).is_some_and(|domain| {
+            || domain.is_some_and(|domain| {
                 let outstanding = domain.limits.of(Quota::Outstanding) as usize;
-                domain.waits_for_memory = !domain.limits.allow(Quota::Memory, domain.usage.memory);
-                (outstanding == 0 || replies < outstanding) && !domain.waits_for_memory
+                (outstanding == 0 || connection.outbox.replies() < outstanding)
+                    && domain.limits.allow(Quota::Memory, domain.usage.memory)
             });
-        let memory = match self.memory {
-            _ if privileged => true,
-            Memory::Enough => true,
-            Memory::Low => waiting == 0,
-            Memory::Out => false,
-        };
         connection.stalled = !within || waiting >= BACKLOG || !memory;
-        if self.memory == Memory::Out && connection.stalled && !connection.starved {
+        if connection.stalled {
+            self.stall(conn);
+            return false;
+        }
+        true
+    }
+
+    /// Sees to it that a connection is looked at when what it waits for is there.
+    #[cold]
+    fn stall(&mut self, conn: ConnId) {
+        let Some(connection) = self.audience.connections.find_mut(conn) else { return };
+        if let Some(domain) = self.store.domains.find_mut(connection.domain) {
+            domain.waits_for_memory = !domain.limits.allow(Quota::Memory, domain.usage.memory);
+        }
+        if self.memory == Memory::Out && !connection.starved {
             connection.starved = true;
             self.starved.push(conn);
         }
-        !connection.stalled
     }
 
     /// Notes how much memory is left, and has guests looked at that waited for some.
     fn look_at_memory(&mut self, host: &dyn Host) {
-        if !host.has_memory(LAST_RESERVE) {
-            self.store.clear_all();
-        }
-        self.memory = if host.has_memory(LAST_RESERVE) {
+        self.memory = if has_memory(LAST_RESERVE, &mut self.store, host) {
             Memory::Enough
         } else if host.has_memory(FINAL_RESERVE) {
             Memory::Low
@@ -352,38 +381,65 @@ impl Server {
     /// Answers one request: whatever it is, exactly one reply is queued.
     fn dispatch(&mut self, conn: ConnId, header: Header, payload: &[u8], host: &mut dyn Host) {
         self.requests += 1;
-        let mut scratch = core::mem::take(&mut self.scratch);
-        let number = header.tx_id.get();
         let Self { store, audience, .. } = self;
-        match ask(store, audience, conn, header, payload, &mut scratch) {
-            Ok((Sender { domain, caller }, Request::Look(what))) if number == 0 => {
-                let seen = look(&store.tree, &caller.subject, Some(&domain.home), what);
-                audience.answer(&store.domains, conn, header, &seen.map(Reply::Seen));
-            }
-            Ok((Sender { caller, .. }, request)) => {
-                let outcome = self.perform(conn, caller, number, request, host);
-                self.conclude(conn, header, outcome);
-            }
-            Err(denial) => self.conclude(conn, header, Err(denial)),
+        let Some((connection, spare)) = audience.connections.parts(conn) else { return };
+        let number = header.tx_id.get();
+        let (rules, sender) = match sender(store, connection, header) {
+            Ok(known) => known,
+            Err(denial) => return self.conclude(conn, header, Err(denial), host),
+        };
+        if rules.kind == Kind::Look && number == 0 {
+            let home = Some(&sender.domain.home);
+            let seen = Look::parse(rules.op, payload, sender.namer(), None)
+                .and_then(|what| look(&store.tree, &sender.caller.subject, home, what));
+            return match seen {
+                Ok(seen) => {
+                    connection.answer(&store.domains, spare, header, Ok(&Reply::Seen(seen)))
+                }
+                Err(denial) => self.conclude(conn, header, Err(denial), host),
+            };
         }
+        let caller = sender.caller;
+        let mut scratch = core::mem::take(&mut self.scratch);
+        let outcome = if rules.kind == Kind::Edit && number == 0 {
+            match Edit::parse(rules.op, payload, sender.namer(), &mut scratch) {
+                Ok(edit) => self.edit(caller, &edit, host),
+                Err(denial) => Err(denial),
+            }
+        } else {
+            let client = Client { namer: sender.namer(), features: sender.domain.features };
+            match &Request::parse(rules.op, payload, client, &mut scratch) {
+                Ok(request) => self.perform(conn, caller, number, request, host),
+                Err(denial) => Err(*denial),
+            }
+        };
+        self.conclude(conn, header, outcome, host);
         self.scratch = scratch;
-        if !self.store.notices.is_empty() || !self.store.relieved.is_empty() {
-            self.follow_up(host);
-        }
     }
 
     /// Answers a request with what came of it, and does what must come after the answer.
-    fn conclude(&mut self, conn: ConnId, header: Header, outcome: Result<Reply<'_>, Denial>) {
+    fn conclude(
+        &mut self,
+        conn: ConnId,
+        header: Header,
+        outcome: Result<Reply<'_>, Denial>,
+        host: &mut dyn Host,
+    ) {
         let Self { store, audience, .. } = self;
-        audience.answer(&store.domains, conn, header, &outcome);
+        let Some((connection, spare)) = audience.connections.parts(conn) else { return };
+        connection.answer(
+            &store.domains,
+            spare,
+            header,
+            outcome.as_ref().map_err(|denial| *denial),
+        );
         match outcome {
             Ok(Reply::Watching(watch, path)) => audience.greet(watch, path),
-            Err(Denial { quota: Some(quota), .. }) => {
-                if let Some(connection) = audience.connections.find(conn) {
-                    store.count_refusal(connection.domain, quota);
-                }
-            }
+            Err(Denial { quota: Some(quota), .. }) => store.count_refusal(connection.domain, quota),
             Ok(_) | Err(_) => {}
+        }
+        if !self.store.notices.is_empty() || !self.store.relieved.is_empty() {
+            self.follow_up(host);
         }
     }
 
@@ -393,16 +449,13 @@ impl Server {
         conn: ConnId,
         caller: Caller,
         number: u32,
-        request: Request<'a>,
+        request: &Request<'a>,
         host: &mut dyn Host,
     ) -> Result<Reply<'a>, Denial> {
-        match request {
-            Request::Look(look) => {
-                self.operate_within(conn, caller, number, &PathOp::Look(look), host)
-            }
-            Request::Edit(edit) => self.edit(conn, caller, number, edit, host),
-            Request::SetPerms { place, perms } => {
-                self.set_perms(conn, caller, number, place, &perms, host)
+        match *request {
+            Request::Path(ref op) => self.operate(conn, caller, number, op, host),
+            Request::SetPerms { place, ref perms } => {
+                self.set_perms(conn, caller, number, place, perms, host)
             }
             Request::Watch { path, token, depth } => {
                 self.watch(conn, caller, path, token, depth, host)
@@ -433,21 +486,31 @@ impl Server {
         }
     }
 
-    fn edit(
+    fn operate(
         &mut self,
         conn: ConnId,
         caller: Caller,
         number: u32,
-        edit: Edit<'_>,
+        op: &PathOp<'_>,
         host: &dyn Host,
     ) -> Result<Reply<'static>, Denial> {
-        if number != 0 {
-            return self.operate_within(conn, caller, number, &PathOp::Edit(edit), host);
+        match op {
+            PathOp::Edit(edit) if number == 0 => self.edit(caller, edit, host),
+            _ => self.operate_within(conn, caller, number, op, host),
         }
+    }
+
+    /// Edits the store itself, and tells who listens.
+    fn edit(
+        &mut self,
+        caller: Caller,
+        edit: &Edit<'_>,
+        host: &dyn Host,
+    ) -> Result<Reply<'static>, Denial> {
         if edit.grows() {
             self.must_have(RESERVE, host)?;
         }
-        let change = self.store.edit(caller, &edit)?;
+        let change = self.store.edit(caller, edit)?;
         self.turn_over = match &change {
             Change::Created { made, .. } => *made > LARGE,
             // How much is below, nobody knows before it was gone through.
@@ -475,17 +538,14 @@ impl Server {
         if let Some(domain) = self.store.domains.find_mut(caller.domain) {
             domain.highest.raise(Quota::NodePermissions, spelled.len());
         }
-        self.edit(conn, caller, number, Edit::Perms(place?, perms), host)
+        let edit = Edit::Perms(place?, perms);
+        self.operate(conn, caller, number, &PathOp::Edit(edit), host)
     }
 
     /// Refuses a request when less memory is left than that. Snapshots of guests are given up
     /// first: they may hold everything that was removed since they began.
     fn must_have(&mut self, reserve: usize, host: &dyn Host) -> Result<(), Denial> {
-        if host.has_memory(reserve) {
-            return Ok(());
-        }
-        self.store.clear_all();
-        if host.has_memory(reserve) {
+        if has_memory(reserve, &mut self.store, host) {
             return Ok(());
         }
         // None has begun since they were last given up: then there is nothing to look for.
@@ -507,6 +567,15 @@ impl Server {
     }
 }
 
+/// Whether there is so much memory, if need be after all was freed that was removed.
+fn has_memory(bytes: usize, store: &mut Store, host: &dyn Host) -> bool {
+    if host.has_memory(bytes) {
+        return true;
+    }
+    store.clear_all();
+    host.has_memory(bytes)
+}
+
 /// Returns what must be left when a caller has something kept that is no node.
 fn reserve_of(caller: Caller) -> usize {
     if caller.subject.privileged { LAST_RESERVE } else { RESERVE }
@@ -518,19 +587,21 @@ struct Sender<'s> {
     caller: Caller,
 }
 
-/// Applies the rules that hold before a request is even read, and then reads it.
+impl<'s> Sender<'s> {
+    fn namer(&self) -> Namer<'s> {
+        let limits = (!self.caller.subject.privileged).then_some(&self.domain.limits);
+        Namer { home: self.domain.home.text(), limits }
+    }
+}
+
+/// Applies the rules that hold before a request is even read.
 #[inline]
-fn ask<'s, 'a>(
+fn sender<'s>(
     store: &'s Store,
-    audience: &Audience,
-    conn: ConnId,
+    connection: &Connection,
     header: Header,
-    payload: &'a [u8],
-    scratch: &'a mut Vec<u8>,
-) -> Result<(Sender<'s>, Request<'a>), Denial> {
-    let op = Op::from_wire(header.kind.get()).ok_or(Error::Enosys)?;
-    let rules = rules(op).ok_or(Error::Enosys)?;
-    let connection = audience.connections.find(conn).ok_or(Error::Einval)?;
+) -> Result<(Rules, Sender<'s>), Denial> {
+    let rules = Rules::of(header.kind.get()).ok_or(Error::Enosys)?;
     let domain = store.domains.find(connection.domain).ok_or(Error::Einval)?;
     let privileged = store.is_privileged(domain.id);
     if rules.caller == CallerRule::Privileged && !privileged {
@@ -541,10 +612,6 @@ fn ask<'s, 'a>(
     if rules.transaction == TransactionRule::Checked && !open {
         return Err(Error::Enoent.into());
     }
-    let limits = (!privileged).then_some(&domain.limits);
-    let client =
-        Client { namer: Namer { home: domain.home.text(), limits }, features: domain.features };
     let subject = store.domains.subject_of(domain, privileged);
-    let caller = Caller { domain: domain.id, subject };
-    Ok((Sender { domain, caller }, Request::parse(op, payload, client, scratch)?))
+    Ok((rules, Sender { domain, caller: Caller { domain: domain.id, subject } }))
 }

@@ -120,10 +120,16 @@ impl Store {
         let mut judge = judge(&self.domains, &mut self.interned, caller);
         let change = judge.edit(&self.tree, edit)?;
         let trail = judge.trail;
-        if !change.is_nothing() {
+        if change.is_nothing() {
+            return Ok(change);
+        }
+        let counts = change.counts();
+        if counts {
             self.admit(caller, edit.place(), &change)?;
-            self.generation += 1;
-            apply(&mut self.tree, edit, &change, self.generation, &trail);
+        }
+        self.generation += 1;
+        apply(&mut self.tree, edit, &change, self.generation, &trail);
+        if counts {
             self.account(edit.place(), &change);
         }
         Ok(change)

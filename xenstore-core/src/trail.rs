@@ -91,8 +91,13 @@ impl Home {
 
     /// Returns the names of a path that follow the home's, if it leads there.
     pub(crate) fn names_below<'p>(&self, path: Path<'p>) -> Option<Names<'p>> {
-        let leads = path.implied() == self.text.len() || path.as_bytes().starts_with(&self.text);
-        leads.then(|| path.names_from(self.text.len() - 1))
+        path.names_below(&self.text)
+    }
+
+    /// Returns the names of its path.
+    pub(crate) fn names(&self) -> Names<'_> {
+        let path = &self.text[..self.text.len() - 1];
+        Path::trusted(path).names()
     }
 
     /// Returns the names of its path, each with where it was found last.

@@ -238,6 +238,23 @@ pub(crate) struct Reach<'t> {
     pub(crate) missing: usize,
 }
 
+impl Reach<'_> {
+    /// Goes on as far as there are nodes, and tells the way.
+    #[inline(always)]
+    fn reach(mut self, mut names: Names<'_>, trail: &mut impl Track) -> Self {
+        while let Some(name) = names.next() {
+            let Some((spot, child)) = self.node.locate(name) else {
+                self.missing = 1 + names.count();
+                break;
+            };
+            trail.push(spot);
+            self.parent = Some(self.node);
+            self.node = child;
+        }
+        self
+    }
+}
+
 /// A path, and the trail that [`Tree::reach`] left on it in the tree as it is now.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Way<'a> {
@@ -281,21 +298,20 @@ impl Tree {
         trail: &mut impl Track,
     ) -> Reach<'_> {
         trail.restart();
-        let start = home.and_then(|home| self.reach_home(path, home, trail));
-        let (mut reach, mut names) = start.unwrap_or_else(|| {
-            trail.restart();
-            (Reach { node: &self.root, parent: None, missing: 0 }, path.names())
-        });
-        while let Some(name) = names.next() {
-            let Some((spot, child)) = reach.node.locate(name) else {
-                reach.missing = 1 + names.count();
-                break;
-            };
-            trail.push(spot);
-            reach.parent = Some(reach.node);
-            reach.node = child;
+        if let Some((home, names)) = home.and_then(|home| self.reach_home(path, home, trail)) {
+            return home.reach(names, trail);
         }
-        reach
+        trail.restart();
+        let root = Reach { node: &self.root, parent: None, missing: 0 };
+        match home.filter(|_| path.is_relative()) {
+            None => root.reach(path.names(), trail),
+            // There is no home.
+            Some(home) => {
+                let mut reach = root.reach(home.names(), trail);
+                reach.missing += path.names().count();
+                reach
+            }
+        }
     }
 
     /// Follows a path to the home that it leads to; returns how far that is, and the names left.

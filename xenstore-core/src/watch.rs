@@ -217,14 +217,14 @@ impl Watches {
 
     /// Tells every watch at a path's own spot and at those above, from the root down, with the
     /// length of the watch's path in bytes and in levels.
-    pub(crate) fn along(&self, path: &[u8], mut to: impl FnMut(WatchId, usize, usize)) {
+    pub(crate) fn along(&self, path: &[u8], to: &mut dyn FnMut(WatchId, usize, usize)) {
         if let Some((domain, end)) = home_of(path)
             && let Some((above, home)) = self.trie.home(domain)
         {
-            // `/`, `/local` and `/local/domain`.
-            for ((level, spot), len) in (0..).zip(above).zip([1, 6, HOMES.len() - 1]) {
-                self.trie.at(spot, |id| to(id, len, level));
-            }
+            let [root, local, domain] = above;
+            self.trie.at(root, |id| to(id, "/".len(), 0));
+            self.trie.at(local, |id| to(id, "/local".len(), 1));
+            self.trie.at(domain, |id| to(id, HOMES.len() - 1, 2));
             if let Some(home) = home {
                 self.down(home, Path::trusted(path).names_from(end), above.len(), path, to);
             }
@@ -247,7 +247,7 @@ impl Watches {
         mut names: Names<'_>,
         mut level: usize,
         path: &[u8],
-        mut to: impl FnMut(WatchId, usize, usize),
+        to: &mut dyn FnMut(WatchId, usize, usize),
     ) {
         loop {
             // The root's own path is one byte, although no name was taken.
@@ -283,7 +283,7 @@ mod tests {
 
     fn along(watches: &Watches, path: &str) -> Vec<(String, usize, usize)> {
         let mut hits = Vec::new();
-        watches.along(path.as_bytes(), |id, len, level| {
+        watches.along(path.as_bytes(), &mut |id, len, level| {
             let token = watches.watch(id).expect("it is registered").token();
             hits.push((String::from_utf8_lossy(token).into_owned(), len, level));
         });
@@ -384,7 +384,7 @@ mod tests {
             }
             for (path, name) in PATHS.into_iter().enumerate() {
                 let mut heard = Vec::new();
-                watches.along(name.as_bytes(), |id, len, _| {
+                watches.along(name.as_bytes(), &mut |id, len, _| {
                     if len == name.len() {
                         heard.push(id);
                     }

@@ -9,8 +9,8 @@ use crate::host::DomId;
 #[derive(Clone, Debug)]
 pub(crate) struct Names<'a> {
     pub(super) path: &'a [u8],
-    /// Where the slash before the next name is; the path's end if there is none left.
-    pub(super) at: usize,
+    /// Where the next name begins; behind the path's end if there is none left.
+    pub(super) start: usize,
 }
 
 impl<'a> Names<'a> {
@@ -20,29 +20,12 @@ impl<'a> Names<'a> {
             return (None, Path::trusted(full).names());
         }
         let end = full.iter().position(|&byte| byte == b'/').unwrap_or(full.len());
-        (Some(Name::new(&full[..end])), Self { path: full, at: end })
+        (Some(Name::new(&full[..end])), Self { path: full, start: end + 1 })
     }
 
-    /// How many bytes of the path are not yet taken.
+    /// How many bytes of the path are not yet taken, the slash before the next name among them.
     pub(crate) fn left(&self) -> usize {
-        self.path.len() - self.at
-    }
-
-    /// Returns the eight bytes from a place on, the first in the lowest bits; zeros follow the end.
-    #[inline]
-    fn word(&self, start: usize) -> u64 {
-        if let Some(chunk) = self.path[start..].first_chunk::<8>() {
-            return u64::from_le_bytes(*chunk);
-        }
-        let missing = 8 - (self.path.len() - start);
-        match self.path.last_chunk::<8>() {
-            Some(_) if missing == 8 => 0,
-            Some(chunk) => u64::from_le_bytes(*chunk) >> (8 * missing),
-            None => {
-                let bytes = self.path[start..].iter().rev();
-                bytes.fold(0, |word, &byte| word << 8 | u64::from(byte))
-            }
-        }
+        self.path.len() + 1 - self.start
     }
 
     /// Returns the name from a place on, which has eight bytes or more.
@@ -50,7 +33,7 @@ impl<'a> Names<'a> {
         let names = &self.path[start..];
         let more = names[8..].iter().position(|&byte| byte == b'/');
         let end = more.map_or(names.len(), |more| 8 + more);
-        self.at = start + end;
+        self.start = start + end + 1;
         Name { key: Key::of(word, 8), tail: &names[8..end] }
     }
 }
@@ -60,12 +43,12 @@ impl<'a> Iterator for Names<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Name<'a>> {
-        let start = self.at + 1;
+        let start = self.start;
         if start > self.path.len() {
             return None;
         }
         // Most names are shorter than eight bytes: those are found, and made a key, at once.
-        let word = self.word(start);
+        let word = word_at(self.path, start);
         let slashes = zero_bytes(word ^ u64::from_le_bytes([b'/'; 8]));
         let rest = self.path.len() - start;
         let len = if slashes != 0 {
@@ -75,9 +58,42 @@ impl<'a> Iterator for Names<'a> {
         } else {
             return Some(self.long(start, word));
         };
-        self.at = start + len;
+        self.start = start + len + 1;
         Some(Name { key: Key::of(word & !(u64::MAX << (8 * len)), len), tail: &[] })
     }
+}
+
+/// Returns the eight bytes from a place on, the first in the lowest bits; zeros follow the end.
+#[inline]
+pub(super) fn word_at(path: &[u8], start: usize) -> u64 {
+    if let Some(chunk) = path[start..].first_chunk::<8>() {
+        return u64::from_le_bytes(*chunk);
+    }
+    let missing = 8 - (path.len() - start);
+    match path.last_chunk::<8>() {
+        Some(_) if missing == 8 => 0,
+        Some(chunk) => u64::from_le_bytes(*chunk) >> (8 * missing),
+        None => {
+            let bytes = path[start..].iter().rev();
+            bytes.fold(0, |word, &byte| word << 8 | u64::from(byte))
+        }
+    }
+}
+
+/// Returns where the first NUL is, looked for in eight bytes at a time.
+#[inline]
+pub(crate) fn find_nul(bytes: &[u8]) -> Option<usize> {
+    let mut start = 0;
+    while start < bytes.len() {
+        let zeros = zero_bytes(word_at(bytes, start));
+        if zeros != 0 {
+            let at = start + zeros.trailing_zeros() as usize / 8;
+            // Behind the end there are zeros, too.
+            return (at < bytes.len()).then_some(at);
+        }
+        start += 8;
+    }
+    None
 }
 
 /// Returns a word whose lowest set bit is the highest bit of the lowest byte that is zero; 0 if none
@@ -189,6 +205,18 @@ mod tests {
         names[1].key.extend(&mut bytes);
         assert_eq!(bytes, b"backend-");
         assert_eq!(Path::ROOT.names().count(), 0);
+    }
+
+    #[test]
+    fn the_first_nul_is_found_wherever_it_is() {
+        for len in 0..40 {
+            let mut bytes = vec![b'a'; len];
+            assert_eq!(find_nul(&bytes), None, "none among {len}");
+            for at in (0..len).rev() {
+                bytes[at] = 0;
+                assert_eq!(find_nul(&bytes), Some(at), "the first of {len}");
+            }
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use zerocopy::IntoBytes;
 
 use super::*;
 use crate::host::Unreachable;
+use crate::wire::Op;
 
 /// A Xen host in memory: which domains exist, and what the server asked for.
 #[derive(Default)]

@@ -52,7 +52,10 @@ impl Server {
         token: &[u8],
     ) -> Result<Reply<'static>, Denial> {
         let Audience { watches, connections, .. } = &mut self.audience;
-        let id = watches.find(conn.slot, path.full, token).ok_or(Error::Enoent)?;
+        let Some(id) = watches.find(conn.slot, path.full, token) else {
+            path.judge()?;
+            return Err(Error::Enoent.into());
+        };
         let connection = connections.find_mut(conn).ok_or(Error::Einval)?;
         // What it was told already is sent all the same.
         if let Some(watch) = watches.watch(id) {

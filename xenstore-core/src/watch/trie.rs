@@ -118,13 +118,18 @@ impl Trie {
         self.points.find(id.0)?.children.as_ref()?.find(name, &self.points).copied()
     }
 
+    #[inline(always)]
     pub(super) fn at(&self, spot: Spot, mut to: impl FnMut(WatchId)) {
+        #[inline(never)]
+        fn each(ranks: &BTreeSet<Rank>, to: &mut dyn FnMut(WatchId)) {
+            ranks.iter().for_each(|rank| to(rank.id));
+        }
         match spot {
             Spot::Alone(id) => to(id),
             Spot::Point(id) => match self.points.find(id.0).map(|point| &point.here) {
                 None | Some(Here::None) => {}
                 Some(Here::One(id)) => to(*id),
-                Some(Here::Many(ranks)) => ranks.iter().for_each(|rank| to(rank.id)),
+                Some(Here::Many(ranks)) => each(ranks, &mut to),
             },
         }
     }

@@ -84,6 +84,7 @@ impl World {
             rings.filter_map(|(domain, ring)| take(&mut ring.notified).then_some(*domain));
         for domain in notified.collect::<Vec<_>>() {
             self.serve(domain)?;
+            self.drain(domain)?;
         }
         let mut rounds = 0_u32;
         while let Some(conn) = self.server.next_ready() {
@@ -95,6 +96,7 @@ impl World {
             if let Some((&domain, _)) = owner {
                 self.drain(domain)?;
                 self.serve(domain)?;
+                self.drain(domain)?;
             }
         }
         self.server.clear_away();
