@@ -376,13 +376,12 @@ impl Audience {
     fn queue(&mut self, heard: Heard, path: &[u8], shared: &mut Option<Rc<[u8]>>) {
         let Heard { watch: id, told, own, .. } = heard;
         let Some(watch) = self.watches.watch_mut(id) else { return };
-        let Some((connection, _)) = self.connections.in_slot(watch.conn) else { return };
-        let event = Event { id, watch, path, told, own };
-        if let Some(number) = connection.outbox.event(&event, shared) {
-            watch.newest = number;
-            let slot = watch.conn;
-            self.connections.mark_ready(slot);
-        }
+        self.connections.mark(watch.conn, |connection| {
+            let event = Event { id, watch, path, told, own };
+            let number = connection.outbox.event(&event, shared);
+            watch.newest = number.unwrap_or(watch.newest);
+            number.is_some()
+        });
     }
 }
 

@@ -169,11 +169,14 @@ impl Connections {
         Some((connection, &mut self.spare))
     }
 
-    /// Has the owner look at the connection in a slot.
-    pub(crate) fn mark_ready(&mut self, slot: u32) {
+    /// Has the owner look at the connection in a slot, if `why` says true of it.
+    #[inline]
+    pub(crate) fn mark(&mut self, slot: u32, why: impl FnOnce(&mut Connection) -> bool) {
         let connection =
             self.slots.get_mut(slot as usize).and_then(|place| place.connection.as_deref_mut());
-        if let Some(connection) = connection {
+        if let Some(connection) = connection
+            && why(connection)
+        {
             connection.ready = true;
             if !core::mem::replace(&mut connection.queued, true) {
                 self.ready.push_back(slot);
@@ -183,10 +186,10 @@ impl Connections {
 
     /// Has the owner look at the connection in a slot for input that it was refused before.
     pub(crate) fn mark_resumed(&mut self, slot: u32) {
-        self.mark_ready(slot);
-        if let Some((connection, _)) = self.in_slot(slot) {
+        self.mark(slot, |connection| {
             connection.resumed = true;
-        }
+            true
+        });
     }
 
     pub(crate) fn next_ready(&mut self) -> Option<ConnId> {
@@ -247,13 +250,13 @@ mod tests {
         let mut connections = Connections::default();
         let (first, second) = (connections.add(DomId(1)), connections.add(DomId(2)));
         for slot in [1, 0, 1] {
-            connections.mark_ready(slot);
+            connections.mark(slot, |_| true);
         }
         assert_eq!(connections.next_ready(), Some(second));
         connections.remove(first);
         let third = connections.add(DomId(3));
         assert_eq!(connections.next_ready(), None, "what was marked is gone");
-        connections.mark_ready(third.slot);
+        connections.mark(third.slot, |_| true);
         assert_eq!(connections.next_ready(), Some(third));
     }
 

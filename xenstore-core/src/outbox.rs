@@ -304,12 +304,24 @@ impl Outbox {
     /// Forgets bytes that were sent, at most those that wait.
     #[inline]
     pub(crate) fn forget(&mut self, count: usize, spare: &mut Spare) {
-        if self.events.is_empty() && count >= self.len() {
-            self.replies_waiting = 0;
-            self.empty(spare);
-        } else {
-            self.forget_some(count, spare);
+        if count < self.len() {
+            return self.forget_some(count, spare);
         }
+        if !self.events.is_empty() {
+            self.forget_events();
+        }
+        self.replies_waiting = 0;
+        self.empty(spare);
+    }
+
+    /// Drops all events.
+    fn forget_events(&mut self) {
+        self.first = self.next_event();
+        self.events.clear();
+        if self.events.capacity() > SPARE_EVENTS {
+            self.events = VecDeque::new();
+        }
+        (self.events_len, self.paths_len, self.event_sent) = (0, 0, 0);
     }
 
     #[inline(never)]
@@ -334,9 +346,7 @@ impl Outbox {
 
     /// Drops everything that waits.
     pub(crate) fn clear(&mut self, spare: &mut Spare) {
-        self.first = self.next_event();
-        self.events = VecDeque::new();
-        (self.events_len, self.paths_len, self.event_sent) = (0, 0, 0);
+        self.forget_events();
         (self.replies_waiting, self.owed) = (0, NOTHING);
         self.empty(spare);
     }

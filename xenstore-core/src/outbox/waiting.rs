@@ -59,6 +59,7 @@ impl Waiting {
     /// Appends the event's frame.
     pub(super) fn extend(&self, out: &mut Vec<u8>, watches: &Watches) {
         let header = Header::new(Op::WatchEvent.to_wire(), 0, 0, self.len.into());
+        out.reserve(HEADER_SIZE + usize::from(self.len));
         out.extend_from_slice(header.as_bytes());
         let told = usize::from(self.told);
         if let What::Orphan(orphan) = &self.what {
@@ -78,9 +79,10 @@ impl Waiting {
 }
 
 fn extend_strings(out: &mut Vec<u8>, path: &[u8], token: &[u8]) {
-    for part in [path, b"\0", token, b"\0"] {
-        out.extend_from_slice(part);
-    }
+    out.extend_from_slice(path);
+    out.push(0);
+    out.extend_from_slice(token);
+    out.push(0);
 }
 
 pub(super) fn frame_len(payload: u16) -> u32 {
