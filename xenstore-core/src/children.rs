@@ -145,6 +145,7 @@ impl<V: Clone> Children<V> {
     }
 
     /// As [`locate`](Self::locate), for a name that its key may not tell from others.
+    #[inline(never)]
     fn locate_long(&self, name: Name<'_>, tails: &impl Tails<V>) -> Option<(Spot, &V)> {
         let (mut here, mut way) = (self, SpotSoFar::default());
         loop {

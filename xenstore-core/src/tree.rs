@@ -242,9 +242,13 @@ impl Reach<'_> {
     /// Goes on as far as there are nodes, and tells the way.
     #[inline(always)]
     fn reach(mut self, mut names: Names<'_>, trail: &mut impl Track) -> Self {
+        #[cold]
+        fn count(names: Names<'_>) -> usize {
+            names.count()
+        }
         while let Some(name) = names.next() {
             let Some((spot, child)) = self.node.locate(name) else {
-                self.missing = 1 + names.count();
+                self.missing = 1 + count(names);
                 break;
             };
             trail.push(spot);

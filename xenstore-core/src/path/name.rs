@@ -29,11 +29,11 @@ impl<'a> Names<'a> {
     }
 
     /// Returns the name from a place on, which has eight bytes or more.
-    fn long(&mut self, start: usize, word: u64) -> Name<'a> {
-        let names = &self.path[start..];
+    #[inline(never)]
+    fn long(path: &'a [u8], start: usize, word: u64) -> Name<'a> {
+        let names = &path[start..];
         let more = names[8..].iter().position(|&byte| byte == b'/');
         let end = more.map_or(names.len(), |more| 8 + more);
-        self.start = start + end + 1;
         Name { key: Key::of(word, 8), tail: &names[8..end] }
     }
 }
@@ -56,7 +56,9 @@ impl<'a> Iterator for Names<'a> {
         } else if rest < 8 {
             rest
         } else {
-            return Some(self.long(start, word));
+            let name = Self::long(self.path, start, word);
+            self.start = start + 8 + name.tail.len() + 1;
+            return Some(name);
         };
         self.start = start + len + 1;
         Some(Name { key: Key::of(word & !(u64::MAX << (8 * len)), len), tail: &[] })
