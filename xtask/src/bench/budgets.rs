@@ -27,15 +27,15 @@ pub(crate) struct Budget {
 #[rustfmt::skip]
 pub(crate) const BUDGETS: [Budget; 9] = [
     //                                                         target         1 domain, 1,000
-    line("READ",                                          Some(  600), [ 1_486,  1_514]),
-    line("WRITE",                                         Some(1_500), [ 2_860,  2_968]),
-    line("WRITE of another length",                       None,        [ 3_236,  3_344]),
-    line("DIRECTORY of 10",                               Some(1_500), [ 2_159,  2_187]),
-    line("GET_PERMS",                                     None,        [ 1_653,  1_716]),
-    line("SET_PERMS",                                     None,        [ 4_603,  5_150]),
-    line("MKDIR and RM",                                  None,        [ 9_172,  9_438]),
-    line("WATCH and UNWATCH",                             Some(3_000), [ 6_976,  7_086]),
-    line("transaction of START, READ, WRITE, END",        Some(6_000), [ 9_532,  9_659]),
+    line("READ",                                          Some(  600), [ 1_139,  1_167]),
+    line("WRITE",                                         Some(1_500), [ 2_389,  2_494]),
+    line("WRITE of another length",                       None,        [ 2_886,  2_991]),
+    line("DIRECTORY of 10",                               Some(1_500), [ 1_984,  2_012]),
+    line("GET_PERMS",                                     None,        [ 1_400,  1_461]),
+    line("SET_PERMS",                                     None,        [ 4_428,  4_718]),
+    line("MKDIR and RM",                                  None,        [ 8_610,  8_869]),
+    line("WATCH and UNWATCH",                             Some(3_000), [ 6_424,  6_565]),
+    line("transaction of START, READ, WRITE, END",        Some(6_000), [ 9_019,  9_143]),
 ];
 
 const fn line(operation: &'static str, target: Option<u32>, now: [u32; 2]) -> Budget {
