@@ -6,6 +6,9 @@
 pub mod broker;
 pub mod databack_frames;
 pub mod frames;
+#[allow(dead_code, reason = "tests of netback use more of it")]
+#[path = "../../netback/tests/world/mod.rs"]
+mod network;
 #[path = "../../xenstore-core/tests/store/harness/outside.rs"]
 mod outside;
 pub mod policy;
@@ -14,6 +17,7 @@ pub mod rings;
 pub mod seeds;
 pub mod server;
 mod steps;
+pub mod switch;
 pub mod vchan;
 #[path = "../../xenstore-core/tests/store/harness/world.rs"]
 mod world;

@@ -48,6 +48,8 @@ pub(crate) enum Target {
     Rings,
     /// Conversations of several domains with a whole server
     Server,
+    /// Frames, to a switch with a frontend that may write anything
+    Switch,
     /// Words and bytes, to both ends of a data channel
     Vchan,
 }
@@ -65,7 +67,7 @@ pub(crate) enum Work {
 }
 
 impl Target {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Broker,
         Self::DatabackFrames,
         Self::Frames,
@@ -73,6 +75,7 @@ impl Target {
         Self::Requests,
         Self::Rings,
         Self::Server,
+        Self::Switch,
         Self::Vchan,
     ];
 
@@ -85,6 +88,7 @@ impl Target {
             Self::Requests => "requests",
             Self::Rings => "rings",
             Self::Server => "server",
+            Self::Switch => "switch",
             Self::Vchan => "vchan",
         }
     }
@@ -99,6 +103,7 @@ impl Target {
             Self::Requests => "fuzz/requests",
             Self::Rings => "fuzz/rings",
             Self::Server => "fuzz/server",
+            Self::Switch => "fuzz/switch",
             Self::Vchan => "fuzz/vchan",
         }
     }
@@ -112,6 +117,7 @@ impl Target {
             Self::Requests => "made-up payloads of requests",
             Self::Rings => "rings with a made-up peer",
             Self::Server => "made-up conversations of several domains",
+            Self::Switch => "a switch with a made-up frontend",
             Self::Vchan => "data channels with a made-up peer",
         }
     }
@@ -122,7 +128,7 @@ impl Target {
             Self::Frames | Self::Requests => 4096,
             Self::DatabackFrames | Self::Policy => 700,
             Self::Broker => 600,
-            Self::Rings | Self::Vchan => 1500,
+            Self::Rings | Self::Switch | Self::Vchan => 1500,
             Self::Server => 3000,
         }
     }

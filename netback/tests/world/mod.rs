@@ -42,6 +42,13 @@ impl Memory {
         bytes.get_mut(at..at + len).ok_or(Status::BadCopyArgument)
     }
 
+    /// A domain grants a page that begins with these bytes.
+    pub(crate) fn grant(&mut self, domain: DomId, reference: u32, bytes: &[u8]) {
+        let mut page = bytes.to_vec();
+        page.resize(PAGE_SIZE, 0xa5);
+        self.granted.insert((domain, reference), page);
+    }
+
     /// Takes a page back though it is in use.
     pub(crate) fn revoke(&mut self, domain: DomId, reference: u32) {
         self.granted.remove(&(domain, reference));
@@ -96,9 +103,7 @@ pub(crate) struct Guest {
 impl Guest {
     pub(crate) fn grant(&mut self, memory: &mut Memory, bytes: &[u8]) -> u32 {
         self.next += 1;
-        let mut page = bytes.to_vec();
-        page.resize(PAGE_SIZE, 0xa5);
-        memory.granted.insert((self.domain, self.next), page);
+        memory.grant(self.domain, self.next, bytes);
         self.next
     }
 

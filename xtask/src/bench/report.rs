@@ -180,8 +180,8 @@ impl fmt::Display for Target {
         match self {
             Self::Most(most) => write!(f, "<= {}", shown(*most)),
             Self::Least(least) => write!(f, ">= {}", shown(*least)),
-            Self::MostOf(times, peer) => write!(f, "<= {times} x {peer}"),
-            Self::LeastOf(times, peer) => write!(f, ">= {times} x {peer}"),
+            Self::MostOf(times, peer) => write!(f, "<= {} x {peer}", shown(*times)),
+            Self::LeastOf(times, peer) => write!(f, ">= {} x {peer}", shown(*times)),
         }
     }
 }
