@@ -1,0 +1,115 @@
+# Stock Linux guests on the switch: they come, talk, go and come back, and dom0 carries no frame.
+# lab: --store stubdom --memory 8 --maxmem 16 --ram 2560 --timeout 1500
+. /lab/lib.sh
+
+expect "xl create stubdom" xl create -q /etc/xen/stubdom.cfg
+STUB=$(domid stubdom)
+eventually 60 xenstore-exists "/local/domain/$STUB/data/uptime"
+
+# create NUMBER OPTION...: creates the guest gNUMBER with an interface on the switch.
+create() {
+    local number=$1
+    shift
+    expect "xl create g$number within libxl's time-outs" timeout 60 xl create -q /etc/xen/linux.cfg \
+        "name=\"g$number\"" "vif=[\"mac=00:16:3e:00:00:0$number,backend=stubdom\"]" "$@"
+}
+
+# up NUMBER: gives the guest its addresses.
+up() {
+    expect "addresses of g$1" in_guest "g$1" sh -c \
+        "ip link set lo up; ip link set eth0 up; ip addr add 10.0.0.1$1/24 dev eth0"
+}
+
+# background NUMBER FILE COMMAND: a guest runs that beside, with its output in a file.
+background() {
+    in_guest "g$1" sh -c "($3) >$2 2>$2.err </dev/null &" || fail "g$1 cannot run: $3"
+}
+
+# state_of NUMBER HANDLE: prints the state of the switch's half of an interface.
+state_of() {
+    xenstore-read "/local/domain/$STUB/backend/vif/$(domid "g$1")/$2/state"
+}
+
+# detached NUMBER DOMID: the switch's half of the guest's first interface is gone.
+detached() {
+    ! xenstore-exists "/local/domain/$STUB/backend/vif/$1/$2"
+}
+
+for number in 1 2 3; do
+    create "$number" 'on_reboot="restart"'
+done
+ready 400 g1 g2 g3
+for number in 1 2 3; do
+    up "$number"
+    equal "the switch's half of g$number is connected" 4 state_of "$number" 0
+done
+
+expect "ping" in_guest g1 ping -c 5 -w 20 10.0.0.12
+expect "ping of 8,000 bytes, in fragments" in_guest g1 ping -c 2 -w 20 -s 8000 10.0.0.13
+expect "ping over IPv6, after neighbour discovery" in_guest g1 ping6 -c 3 -w 20 -I eth0 fe80::216:3eff:fe00:2
+equal "frames carry checksums that others need not look at" 0 in_guest g2 sh -c \
+    "grep -A1 ^Tcp: /proc/net/snmp | awk 'END { print \$NF + 0 }'"
+
+# carry FROM TO PORT: 100 MB over TCP, compared at both ends. The data is random, and five times the
+# same: a guest has no room for more.
+carry() {
+    background "$2" /tmp/sum "nc -l -p $3 | sha256sum"
+    sleep 1
+    expect "random data" in_guest "g$1" sh -c "head -c 20000000 /dev/urandom >/tmp/random"
+    background "$1" /tmp/sent "for n in 1 2 3 4 5; do cat /tmp/random; done | nc 10.0.0.1$2 $3"
+    expect "what g$1 sends has a sum" in_guest "g$1" sh -c \
+        "for n in 1 2 3 4 5; do cat /tmp/random; done | sha256sum >/tmp/wanted"
+    eventually 300 in_guest "g$2" grep -q -- - /tmp/sum
+    equal "100 MB from g$1 to g$2 arrive unharmed" "$(in_guest "g$1" cat /tmp/wanted)" \
+        in_guest "g$2" cat /tmp/sum
+}
+carry 1 2 90
+carry 2 1 91
+
+say "an address by DHCP, from one guest to the other"
+expect "a server in g1" in_guest g1 sh -c "touch /tmp/leases; printf 'start 10.0.0.50\nend 10.0.0.60\ninterface eth0\nlease_file /tmp/leases\npidfile /tmp/udhcpd.pid\nopt subnet 255.255.255.0\n' >/tmp/udhcpd.conf; udhcpd /tmp/udhcpd.conf"
+expect "a client in g3" in_guest g3 sh -c "printf '#!/bin/sh\necho \$1 \$ip >>/tmp/dhcp\n' >/tmp/script; chmod +x /tmp/script; udhcpc -i eth0 -n -q -t 10 -s /tmp/script"
+expect "it is bound" in_guest g3 grep -q "bound 10.0.0.5" /tmp/dhcp
+
+say "interfaces come and go while others are at work"
+background 1 /tmp/flow "while true; do head -c 3000000 /dev/zero | nc 10.0.0.12 92 || sleep 0.2; done"
+background 2 /tmp/flow "while true; do nc -l -p 92 >/dev/null; done"
+expect "xl network-attach" timeout 60 xl network-attach g3 mac=00:16:3e:00:01:03 backend=stubdom
+eventually 60 in_guest g3 ip link set eth1 up
+equal "it is connected" 4 state_of 3 1
+expect "it works" in_guest g3 sh -c "ip addr add 10.0.0.33/24 dev eth1; arping -c 2 -w 10 -I eth1 -s 10.0.0.33 10.0.0.12"
+expect "xl network-detach" timeout 60 xl network-detach g3 1
+expect "nothing of it is left" detached "$(domid g3)" 1
+expect "the others go on" in_guest g1 ping -c 2 -w 20 10.0.0.13
+
+say "a driver is unloaded and loaded again"
+expect "unloaded" in_guest g3 rmmod xen_netfront
+equal "the switch has closed its half" 6 state_of 3 0
+expect "loaded" in_guest g3 insmod /lib/modules/xen-netfront.ko
+eventually 60 in_guest g3 ip link set eth0 up
+equal "the switch is connected again" 4 state_of 3 0
+up 3
+expect "it works" in_guest g3 ping -c 3 -w 20 10.0.0.12
+
+say "a guest is destroyed in mid-traffic"
+gone_id=$(domid g2)
+expect "xl destroy" timeout 60 xl destroy g2
+eventually 30 gone g2 "$gone_id"
+expect "nothing of its interface is left" detached "$gone_id" 0
+expect "the network of the others works" in_guest g1 ping -c 3 -w 20 10.0.0.13
+
+say "a guest reboots and connects again"
+before=$(domid g3)
+in_guest g3 sh -c "(sleep 1; reboot -f) >/dev/null 2>&1 </dev/null &"
+rebooted() {
+    [ "$(domid g3)" != "$before" ]
+}
+eventually 120 rebooted
+ready 400 g3
+up 3
+expect "it is reached" in_guest g1 ping -c 3 -w 20 10.0.0.13
+equal "dom0 has no interface of theirs" "" sh -c "ls /sys/class/net | grep vif || true"
+
+say "the end of the switch"
+expect "xl destroy stubdom" timeout 60 xl destroy stubdom
+eventually 30 gone stubdom "$STUB"
