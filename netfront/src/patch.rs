@@ -6,6 +6,7 @@
 //! and each direction has pages of its own, that both backends know by some reference.
 
 use alloc::boxed::Box;
+use core::fmt;
 
 use xen_sys::page::Shared;
 
@@ -46,6 +47,15 @@ pub enum Broken {
     Outer(Violation),
     /// The inner one.
     Inner(Violation),
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Outer(violation) => write!(f, "its backend: {violation}"),
+            Self::Inner(violation) => write!(f, "the backend behind it: {violation}"),
+        }
+    }
 }
 
 /// Two devices, joined.

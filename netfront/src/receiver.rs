@@ -138,6 +138,12 @@ impl<P: Shared> Receiver<P> {
         Ok(None)
     }
 
+    /// The ring's memory, once the backend was told that the device is closed.
+    #[must_use]
+    pub fn into_memory(self) -> P {
+        self.ring.into_memory()
+    }
+
     /// Asks for an event when there are responses, then looks once more whether there are. Wait
     /// only if there are not.
     ///

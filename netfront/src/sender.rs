@@ -123,6 +123,12 @@ impl<P: Shared> Sender<P> {
         Ok(None)
     }
 
+    /// The ring's memory, once the backend was told that the device is closed.
+    #[must_use]
+    pub fn into_memory(self) -> P {
+        self.ring.into_memory()
+    }
+
     /// Asks for an event when there is a page to take, then looks once more whether there is one.
     /// Wait only if there is not.
     ///

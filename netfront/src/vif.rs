@@ -28,6 +28,12 @@ impl<P: Shared> Vif<P> {
         frames || pages
     }
 
+    /// The memory of both rings, once the backend was told that the device is closed.
+    #[must_use]
+    pub fn into_memory(self) -> [P; 2] {
+        [self.sender.into_memory(), self.receiver.into_memory()]
+    }
+
     /// Asks for an event when either ring has a response, then looks once more whether one has.
     /// Wait only if none has.
     ///

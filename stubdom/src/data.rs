@@ -5,20 +5,25 @@
 //! gone, delays only what is asked of it.
 
 mod network;
+mod own;
 mod rules;
 mod traffic;
 
+use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::convert::Infallible;
 use core::time::Duration;
 
 use databack::broker::{ChannelId, Ended};
 use embedded_io::{Read, ReadReady, Write};
-use netback::Violation;
 use netback::port::PortId;
+use netback::{Mac, Violation};
+use netfront::patch::Broken;
 use stubdom::asks::{Asks, End};
+use stubdom::options::Net;
 use stubdom::own_store;
 use stubdom::platform::{Platform, VERSION, own_domid, refuse};
+use stubdom::uplinks::Uplinks;
 use stubdom::vifs::Vifs;
 use xen_pvh_boot::BootInfo;
 use xen_sys::clock::SystemTime;
@@ -30,6 +35,7 @@ use xenstore_core::DomId;
 use xenstore_core::client::{Client, Failure, Nodes};
 
 use network::ByDevice;
+use own::{ByUplink, UplinkId};
 use rules::Rules;
 use traffic::{ByRequest, Counters, Traffic};
 
@@ -37,7 +43,7 @@ use traffic::{ByRequest, Counters, Traffic};
 const PERIOD: Duration = Duration::from_secs(10);
 
 /// Runs until the toolstack asks for the end.
-pub(crate) fn run(platform: &Platform, boot: &'static BootInfo) -> ! {
+pub(crate) fn run(platform: &Platform, boot: &'static BootInfo, net: Net) -> ! {
     let Some(store_port) = param::store_port() else {
         refuse(format_args!("no Xenstore ring was given, and no --event to serve one"));
     };
@@ -53,7 +59,7 @@ pub(crate) fn run(platform: &Platform, boot: &'static BootInfo) -> ! {
     let Some(mut store) = store else {
         refuse(format_args!("the Xenstore ring that was given cannot be used"));
     };
-    let Err(failure) = serve(platform, boot, &traffic, &mut store);
+    let Err(failure) = serve(platform, boot, net, (&traffic, grants), &mut store);
     refuse(format_args!("{failure:?}"));
 }
 
@@ -61,7 +67,8 @@ pub(crate) fn run(platform: &Platform, boot: &'static BootInfo) -> ! {
 fn serve<T: Read + Write + ReadReady>(
     platform: &Platform,
     boot: &'static BootInfo,
-    traffic: &RefCell<Traffic<'_>>,
+    net: Net,
+    (traffic, grants): (&RefCell<Traffic<'_>>, &'static GrantTable),
     store: &mut Client<T>,
 ) -> Result<Infallible, Failure<T::Error>> {
     publish(platform, store)?;
@@ -69,6 +76,10 @@ fn serve<T: Read + Write + ReadReady>(
     let rules = Rules::begin(store, boot, platform)?;
     let mut asks = Asks::begin(store, DomId(own_domid().raw()))?;
     let mut vifs = Vifs::begin(store)?;
+    let mut uplinks = Uplinks::begin(store)?;
+    if net.is_wanted() {
+        start_stack(traffic, store, net)?;
+    }
     log::info!("data role ready");
 
     let mut next = platform.clock.now();
@@ -84,6 +95,10 @@ fn serve<T: Read + Write + ReadReady>(
                 token if Vifs::<PortId>::concerns(token) => {
                     vifs.heard(store, &mut ByDevice(traffic), event.path(), token)?;
                 }
+                token if Uplinks::<UplinkId>::concerns(token) => {
+                    let mut frontends = ByUplink(traffic, grants);
+                    uplinks.heard(store, &mut frontends, event.path(), token)?;
+                }
                 _ => obey(own_store::take_order(store)?),
             }
         }
@@ -94,6 +109,7 @@ fn serve<T: Read + Write + ReadReady>(
             obey(own_store::take_order(store)?);
             asks.look_again(store, &mut ByRequest(traffic))?;
             vifs.look_at_all(store, &mut ByDevice(traffic))?;
+            uplinks.look_again(store, &mut ByUplink(traffic, grants))?;
         }
         while let Some((id, ended)) = next_ended(traffic) {
             busy = true;
@@ -106,6 +122,10 @@ fn serve<T: Read + Write + ReadReady>(
         while let Some((id, violation)) = next_violation(traffic) {
             busy = true;
             vifs.broken(store, &mut ByDevice(traffic), id, violation)?;
+        }
+        while let Some((id, broken)) = next_broken(traffic) {
+            busy = true;
+            uplinks.broken(store, &mut ByUplink(traffic, grants), id, broken)?;
         }
         let now = platform.clock.now();
         if now >= next {
@@ -140,6 +160,38 @@ fn next_ended(traffic: &RefCell<Traffic<'_>>) -> Option<(ChannelId, Ended)> {
 
 fn next_violation(traffic: &RefCell<Traffic<'_>>) -> Option<(PortId, Violation)> {
     traffic.borrow_mut().network().1.next_violation()
+}
+
+fn next_broken(traffic: &RefCell<Traffic<'_>>) -> Option<(UplinkId, Broken)> {
+    traffic.borrow_mut().network().1.next_broken()
+}
+
+/// Gives this domain its addresses. Its hardware's address comes from its UUID, so that it is the
+/// same whenever the domain is, and no other's.
+fn start_stack<T: Read + Write>(
+    traffic: &RefCell<Traffic<'_>>,
+    store: &mut Client<T>,
+    net: Net,
+) -> Result<(), Failure<T::Error>> {
+    let vm = match store.read("vm") {
+        Err(Failure::Answer(_)) => Vec::new(),
+        read => read?,
+    };
+    let digits = vm.iter().filter_map(|&byte| char::from(byte).to_digit(16));
+    let uuid = digits.fold(0_u128, |number, digit| number << 4 | u128::from(digit));
+    let [_, _, _, _, _, _, _, _, seed @ .., a, b, c, d, e] = uuid.to_be_bytes();
+    let mac = Mac([0x02, a, b, c, d, e]);
+    let now = traffic.borrow().now();
+    let seed = seed.into_iter().fold(0, |seed, byte| seed << 8 | u64::from(byte));
+    let mut traffic = traffic.borrow_mut();
+    let (platform, network) = traffic.network();
+    let seed = seed << 40 ^ platform.clock.now().0;
+    if network.start_stack(platform, net, mac, seed, now) {
+        log::info!("own interface {mac}");
+    } else {
+        log::warn!("no memory for addresses of its own");
+    }
+    Ok(())
 }
 
 /// Publishes how long this domain has been at work, and how much it did.

@@ -43,7 +43,7 @@ fn main(boot: &'static BootInfo) -> ! {
     }
     match options.event {
         Some(port) => store::run(platform, port),
-        None => data::run(&platform, boot),
+        None => data::run(&platform, boot, options.net),
     }
 }
 

@@ -29,18 +29,25 @@ pub struct Figures<'a> {
     pub memory: usize,
     /// Bytes of it that are free.
     pub memory_free: usize,
-    /// Events that came.
-    pub events: u64,
-    /// Events that were sent.
-    pub notifications: u64,
-    /// How often all slept and was woken.
-    pub wakeups: u64,
+    /// What was done, if that is counted.
+    pub activity: Option<Activity>,
     /// The store, if it is here.
     pub store: Option<Store<'a>>,
     /// The data channels, if they are here.
     pub channels: Option<Channels>,
     /// The ports of the switch.
     pub ports: &'a [Port<'a>],
+}
+
+/// What was done since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Activity {
+    /// Events that came.
+    pub events: u64,
+    /// Events that were sent.
+    pub notifications: u64,
+    /// How often all slept and was woken.
+    pub wakeups: u64,
 }
 
 /// Who this is.
@@ -145,15 +152,13 @@ impl Figures<'_> {
         text.single("memory_bytes", Kind::Gauge, "Memory of the heap, used or not.", memory)?;
         let free = self.memory_free;
         text.single("memory_free_bytes", Kind::Gauge, "Memory of the heap that is free.", free)?;
-        text.single("events_total", Kind::Counter, "Events that came.", self.events)?;
-        let sent = self.notifications;
-        text.single("notifications_total", Kind::Counter, "Events that were sent.", sent)?;
-        text.single(
-            "wakeups_total",
-            Kind::Counter,
-            "Times that it slept and was woken.",
-            self.wakeups,
-        )?;
+        if let Some(Activity { events, notifications, wakeups }) = self.activity {
+            text.single("events_total", Kind::Counter, "Events that came.", events)?;
+            let help = "Events that were sent.";
+            text.single("notifications_total", Kind::Counter, help, notifications)?;
+            let help = "Times that it slept and was woken.";
+            text.single("wakeups_total", Kind::Counter, help, wakeups)?;
+        }
         if let Some(store) = &self.store {
             store.write(&mut text)?;
         }

@@ -1,5 +1,6 @@
 //! The network: rings of guests, their events, and the turns in which the switch serves them.
 
+use alloc::format;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::fmt;
@@ -9,23 +10,34 @@ use netback::device::{Events as Ports, Queue, Wanted};
 use netback::place::{Copier, Copy, Place};
 use netback::port::{Config, PortId, QueueId, Rings};
 use netback::switch::{self, Side};
-use netback::{Switch, Violation};
+use netback::{Mac, Violation};
+use netfront::handshake::{self, Features};
+use netfront::patch::Broken;
+use stubdom::options::Net;
 use stubdom::platform::Platform;
 use stubdom::vifs::{Interfaces, Settings};
 use xen_sys::event::Channel;
 use xen_sys::grant::copy::{AddError, Batch, Ticket};
-use xen_sys::grant::{GrantMapping, MapError, Status};
+use xen_sys::grant::{GrantMapping, GrantTable, MapError, Status};
 use xen_sys::ids::{DomId, Errno, GrantRef, Port};
-use xen_sys::page::{OwnPages, Shared};
+use xen_sys::page::{Either, OwnPage, OwnPages, PAGE_SIZE, Shared};
 use xen_sys::ring::shared::Region;
 use xenstore_core::DomId as StoreDomId;
 
+use super::own::{self, Named, Own, Slab, Slabs, UplinkId};
 use super::traffic::Traffic;
+
+/// A ring: a guest's, or of a frontend of our own.
+pub(super) type Ring = Either<GrantMapping, OwnPage>;
+/// The switch.
+pub(super) type Switch = netback::Switch<Ring>;
 
 /// Every interface, and the switch between them.
 pub(super) struct Network {
-    switch: Switch<GrantMapping>,
+    switch: Switch,
     hand: Hand,
+    own: Own,
+    names: Vec<Named>,
     /// By the port's number.
     lines: Vec<Option<Lines>>,
     /// By that of the event channel.
@@ -66,34 +78,49 @@ impl Line {
 impl Network {
     /// A network without interfaces; `None` without memory.
     pub(super) fn new() -> Option<Self> {
-        let hand = Hand { pages: OwnPages::zeroed(switch::PAGES)? };
-        let (lines, by_port) = (Vec::new(), Vec::new());
-        Some(Self { switch: Switch::new(), hand, lines, by_port, has_more: false })
+        let hand = Hand { pages: OwnPages::zeroed(switch::PAGES)?, slabs: Slabs::default() };
+        Some(Self {
+            switch: Switch::new(),
+            hand,
+            own: Own::default(),
+            names: Vec::new(),
+            lines: Vec::new(),
+            by_port: Vec::new(),
+            has_more: false,
+        })
     }
 
     /// There was an event; `false` if its port is not of an interface.
     pub(super) fn hear(&mut self, port: Port) -> bool {
-        let Some(&Some(id)) = self.by_port.get(port.0 as usize) else { return false };
-        self.switch.hear(id);
+        match self.by_port.get(port.0 as usize) {
+            Some(&Some(id)) => self.switch.hear(id),
+            _ if self.own.hear(port) => {}
+            _ => return false,
+        }
         self.has_more = true;
         true
     }
 
     /// Moves frames; gives the number of events sent.
     pub(super) fn turn(&mut self, now: Duration) -> u64 {
-        if !self.has_more && self.switch.due().is_none_or(|due| due > now) {
+        if !self.has_more && self.due().is_none_or(|due| due > now) {
             return 0;
         }
-        self.has_more = self.switch.turn(&mut self.hand, now);
-        let mut sent = 0;
+        let mut sent = self.own.work(&mut self.switch, &self.names, now);
+        let has_more = self.switch.turn(&mut self.hand, now);
         while let Some((id, side)) = self.switch.next_notification() {
             let lines = self.lines.get(id.port.index()).and_then(Option::as_ref);
             let queue = lines.and_then(|lines| lines.queues.get(usize::from(id.number)));
-            if let Some(queue) = queue {
-                queue.of(side).notify();
-                sent += 1;
+            match queue {
+                Some(queue) => {
+                    queue.of(side).notify();
+                    sent += 1;
+                }
+                // What has no event channel is a port of our own.
+                None => self.own.hear_switch(id.port),
             }
         }
+        self.has_more = has_more || self.own.has_news;
         sent
     }
 
@@ -104,17 +131,68 @@ impl Network {
 
     /// When there is something to do without an event.
     pub(super) fn due(&self) -> Option<Duration> {
-        self.switch.due()
+        self.switch.due().into_iter().chain(self.own.due()).min()
     }
 
     /// Whether an interface broke a rule.
     pub(super) fn has_violation(&self) -> bool {
-        self.switch.has_violation()
+        self.switch.has_violation() || self.own.has_broken()
     }
 
     /// An interface that broke a rule, and is to be disconnected.
     pub(super) fn next_violation(&mut self) -> Option<(PortId, Violation)> {
         self.switch.next_violation()
+    }
+
+    /// An uplink that is to be ended, as a backend broke a rule.
+    pub(super) fn next_broken(&mut self) -> Option<(UplinkId, Broken)> {
+        self.own.next_broken()
+    }
+
+    /// Gives this domain addresses of its own; `false` if there is no memory for that.
+    pub(super) fn start_stack(
+        &mut self,
+        platform: &Platform,
+        net: Net,
+        mac: Mac,
+        seed: u64,
+        now: Duration,
+    ) -> bool {
+        let switch = (&mut self.switch, &mut self.hand.slabs);
+        let port = self.own.start_stack(platform, switch, (net, mac, seed), now);
+        self.names.extend(port.map(|port| (port, "stack".into())));
+        self.has_more = true;
+        port.is_some()
+    }
+
+    pub(super) fn set_up_uplink(
+        &mut self,
+        platform: &Platform,
+        grants: &'static GrantTable,
+        domain: DomId,
+        features: Features,
+    ) -> Result<(UplinkId, handshake::Rings), own::Refusal> {
+        let switch = (&mut self.switch, &mut self.hand.slabs);
+        let (id, port, rings) = self.own.set_up(platform, grants, switch, domain, features)?;
+        self.names.push((port, format!("uplink{id}")));
+        Ok((id, rings))
+    }
+
+    pub(super) fn begin_uplink(&mut self, id: UplinkId) {
+        self.own.begin(id);
+        self.has_more = true;
+    }
+
+    pub(super) fn end_uplink(&mut self, id: UplinkId) {
+        if let Some(port) = self.own.end(&mut self.hand.slabs, id) {
+            self.detach(port);
+        }
+    }
+
+    fn detach(&mut self, id: PortId) {
+        self.switch.detach(id);
+        self.names.retain(|&(port, _)| port != id);
+        self.has_more = true;
     }
 
     fn connect(
@@ -124,7 +202,9 @@ impl Network {
         settings: &Settings,
         wanted: &Wanted,
     ) -> Result<PortId, Refusal> {
-        let map = |reference: GrantRef| GrantMapping::map(platform.window, domain, reference);
+        let map = |reference: GrantRef| {
+            GrantMapping::map(platform.window, domain, reference).map(Either::First)
+        };
         let mut rings = Vec::with_capacity(wanted.queues.len());
         for queue in &wanted.queues {
             let Rings { tx, rx } = queue.rings();
@@ -144,6 +224,7 @@ impl Network {
             }
         }
         *super::traffic::place(&mut self.lines, id.index()) = Some(Lines { id, queues });
+        self.names.push((id, format!("{mac}")));
         self.has_more = true;
         Ok(id)
     }
@@ -158,8 +239,7 @@ impl Network {
                 *place = None;
             }
         }
-        self.switch.detach(id);
-        self.has_more = true;
+        self.detach(id);
     }
 }
 
@@ -233,9 +313,11 @@ impl Interfaces for ByDevice<'_, '_> {
 /// Copies of one call of Xen's.
 const CALL: usize = 64;
 
-/// Xen's hand, and the pages that the switch reads heads in.
+/// Xen's hand, and the pages that it reaches into: the switch's, and behind them those of ports of
+/// our own.
 struct Hand {
     pages: OwnPages,
+    slabs: Slabs,
 }
 
 impl Copier for Hand {
@@ -275,27 +357,67 @@ impl Hand {
         let Copy { from, to, len, .. } = *copy;
         match (from, to) {
             (Place::Foreign(from), Place::Foreign(to)) => batch.relay(from, to, len),
-            (Place::Foreign(from), Place::Own(at)) => {
-                let at = self.inside(at, len)?;
-                batch.fetch(from, &self.pages, at, len)
-            }
-            (Place::Own(at), Place::Foreign(to)) => {
-                let at = self.inside(at, len)?;
-                batch.store(&self.pages, at, to, len)
-            }
+            (Place::Foreign(from), Place::Own(at)) => match self.find(at, len)? {
+                (Memory::Switch, at) => batch.fetch(from, &self.pages, at, len),
+                (Memory::Slab(Slab::Own(pages)), at) => {
+                    batch.fetch(from, &pages[at / PAGE_SIZE], at % PAGE_SIZE, len)
+                }
+                (Memory::Slab(Slab::Lent(pages)), at) => batch.fetch(from, &**pages, at, len),
+            },
+            (Place::Own(at), Place::Foreign(to)) => match self.find(at, len)? {
+                (Memory::Switch, at) => batch.store(&self.pages, at, to, len),
+                (Memory::Slab(Slab::Own(pages)), at) => {
+                    batch.store(&pages[at / PAGE_SIZE], at % PAGE_SIZE, to, len)
+                }
+                (Memory::Slab(Slab::Lent(pages)), at) => batch.store(&**pages, at, to, len),
+            },
             (Place::Own(from), Place::Own(to)) => {
-                let (from, to) = (self.inside(from, len)?, self.inside(to, len)?);
-                let region = Region::of(&self.pages);
-                region.copy_to(from, region, to, len.into());
+                let ((from, from_at), (to, to_at)) =
+                    (self.region(from, len)?, self.region(to, len)?);
+                from.copy_to(from_at, to, to_at, len.into());
                 batch.nothing()
             }
         }
     }
 
-    /// A place in our own pages, unless it is behind them.
-    fn inside(&self, at: u32, len: u16) -> Result<usize, AddError> {
+    /// Where a place of ours is, unless there is none, or it goes beyond its page.
+    fn find(&self, at: u32, len: u16) -> Result<(Memory<'_>, usize), AddError> {
         let at = at as usize;
-        let inside = at.checked_add(len.into()).is_some_and(|end| end <= self.pages.len());
-        if inside { Ok(at) } else { Err(AddError::OutsidePage) }
+        let end = at + usize::from(len);
+        if end <= self.pages.len() {
+            return Ok((Memory::Switch, at));
+        }
+        let beyond = at.checked_sub(self.pages.len()).ok_or(AddError::OutsidePage)?;
+        let is_inside = at % PAGE_SIZE + usize::from(len) <= PAGE_SIZE;
+        let found = self.slabs.find(beyond / PAGE_SIZE).filter(|_| is_inside);
+        let (slab, page) = found.ok_or(AddError::OutsidePage)?;
+        let count = match slab {
+            Slab::Own(pages) => pages.len(),
+            Slab::Lent(pages) => pages.len() / PAGE_SIZE,
+        };
+        if page < count {
+            Ok((Memory::Slab(slab), page * PAGE_SIZE + at % PAGE_SIZE))
+        } else {
+            Err(AddError::OutsidePage)
+        }
     }
+
+    /// The same, to be looked into.
+    fn region(&self, at: u32, len: u16) -> Result<(Region<'_>, usize), AddError> {
+        Ok(match self.find(at, len)? {
+            (Memory::Switch, at) => (Region::of(&self.pages), at),
+            (Memory::Slab(Slab::Own(pages)), at) => {
+                (Region::of(&pages[at / PAGE_SIZE]), at % PAGE_SIZE)
+            }
+            (Memory::Slab(Slab::Lent(pages)), at) => (Region::of(&**pages), at),
+        })
+    }
+}
+
+/// Memory of ours.
+enum Memory<'a> {
+    /// The switch's own.
+    Switch,
+    /// Of a port.
+    Slab(&'a Slab),
 }

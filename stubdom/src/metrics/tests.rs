@@ -107,9 +107,7 @@ fn everything() -> Figures<'static> {
         uptime: Duration::from_millis(90_500),
         memory: 4 << 20,
         memory_free: 1 << 20,
-        events: 5,
-        notifications: 6,
-        wakeups: 4,
+        activity: Some(Activity { events: 5, notifications: 6, wakeups: 4 }),
         store: Some(Store {
             requests: &[("READ", 100), ("WRITE", 20)],
             errors: &[("ENOENT", 3)],

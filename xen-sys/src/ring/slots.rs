@@ -286,6 +286,12 @@ where
         Ok(self.taken != self.seen)
     }
 
+    /// The ring's memory, to be taken back from the back end.
+    #[must_use]
+    pub fn into_memory(self) -> P {
+        self.memory
+    }
+
     const fn unanswered(&self) -> u32 {
         self.shown.wrapping_sub(self.taken)
     }
