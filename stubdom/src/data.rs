@@ -34,7 +34,7 @@ use xen_sys::sched::{self, Reason};
 use xenstore_core::DomId;
 use xenstore_core::client::{Client, Failure, Nodes};
 
-use network::ByDevice;
+use network::{ByDevice, Copying};
 use own::{ByUplink, UplinkId};
 use rules::Rules;
 use traffic::{ByRequest, Counters, Traffic};
@@ -201,7 +201,11 @@ fn report<T: Read + Write>(
 ) -> Result<(), Failure<T::Error>> {
     let (uptime, counters) = (traffic.borrow().now().as_secs(), traffic.borrow().counters);
     let Counters { events, notifications, wakeups } = counters;
-    let counted = alloc::format!("events {events} notifications {notifications} wakeups {wakeups}");
+    let Copying { calls, copies } = traffic.borrow_mut().network().1.copying();
+    let counted = alloc::format!(
+        "events {events} notifications {notifications} wakeups {wakeups} \
+         copy-calls {calls} copies {copies}"
+    );
     store.write("data/uptime", alloc::format!("{uptime}").as_bytes())?;
     store.write("data/counters", counted.as_bytes())
 }

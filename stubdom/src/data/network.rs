@@ -78,7 +78,8 @@ impl Line {
 impl Network {
     /// A network without interfaces; `None` without memory.
     pub(super) fn new() -> Option<Self> {
-        let hand = Hand { pages: OwnPages::zeroed(switch::PAGES)?, slabs: Slabs::default() };
+        let pages = OwnPages::zeroed(switch::PAGES)?;
+        let hand = Hand { pages, slabs: Slabs::default(), done: Copying::default() };
         Some(Self {
             switch: Switch::new(),
             hand,
@@ -122,6 +123,11 @@ impl Network {
         }
         self.has_more = has_more || self.own.has_news;
         sent
+    }
+
+    /// What moving frames took.
+    pub(super) const fn copying(&self) -> Copying {
+        self.hand.done
     }
 
     /// Whether there is something to do at once.
@@ -318,11 +324,23 @@ const CALL: usize = 64;
 struct Hand {
     pages: OwnPages,
     slabs: Slabs,
+    done: Copying,
+}
+
+/// What was asked of Xen since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Copying {
+    /// Calls.
+    pub(super) calls: u64,
+    /// Copies made by them.
+    pub(super) copies: u64,
 }
 
 impl Copier for Hand {
     fn copy(&mut self, copies: &mut [Copy]) {
         for copies in copies.chunks_mut(CALL) {
+            self.done.calls += 1;
+            self.done.copies += copies.len() as u64;
             let mut batch = Batch::<{ 2 * CALL }>::new();
             let mut tickets = heapless::Vec::<Result<Ticket, AddError>, CALL>::new();
             for copy in &*copies {
