@@ -5,6 +5,7 @@ mod callgrind;
 mod data;
 mod host;
 mod lab;
+mod net;
 mod report;
 
 use anyhow::Result;
@@ -25,6 +26,8 @@ pub(crate) enum Part {
     Lab,
     /// Blocks from one domain to another, through the image as a data domain and by HTTP and TCP
     Data,
+    /// Frames from one guest to another, through the image as a switch and through dom0's bridge
+    Net,
     /// As many guests as a large Xen host holds, under the image
     Scale,
 }
@@ -41,6 +44,9 @@ pub(crate) fn run(ws: &Workspace, part: Option<Part>, progress: &Progress) -> Re
     }
     if part.is_none_or(|part| part == Part::Data) {
         report.add(data::measure(ws, progress)?);
+    }
+    if part.is_none_or(|part| part == Part::Net) {
+        report.add(net::measure(ws, progress)?);
     }
     if part.is_none_or(|part| part == Part::Scale) {
         report.add(lab::scale(ws, progress)?);
