@@ -293,7 +293,7 @@ mod tests {
             .map(|line| line.split('|').map(str::trim).filter(|cell| !cell.is_empty()).collect())
             .collect();
         assert_eq!(lines[0], ["what", "target", "ours", "echo", "C", "unit", "met"]);
-        assert_eq!(lines[2], ["READ", "<= 1.3 x echo", "12", "10", "ns", "yes"]);
+        assert_eq!(lines[2], ["READ", "<= 1.30 x echo", "12", "10", "ns", "yes"]);
         assert_eq!(lines[3], ["READ", "3", "1,234", "ns"]);
     }
 
