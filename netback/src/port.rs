@@ -147,6 +147,10 @@ pub(crate) struct Queue<P> {
     pub(crate) is_touched: bool,
     /// There is a timer for the frames that wait for it.
     pub(crate) is_watched: bool,
+    /// Responses in its transmit ring for which it got no event.
+    pub(crate) owed: u32,
+    /// There is a timer for them.
+    pub(crate) is_owing: bool,
 }
 
 impl<P: Shared> Queue<P> {
@@ -159,6 +163,8 @@ impl<P: Shared> Queue<P> {
             is_output: false,
             is_touched: false,
             is_watched: false,
+            owed: 0,
+            is_owing: false,
         }
     }
 }

@@ -33,6 +33,17 @@ pub const PAGES: usize = convert::END;
 /// Ports at most.
 const PORTS_MAX: usize = 4096;
 
+/// Responses in a transmit ring that are worth an event of their own.
+const PROMPT: u32 = 4;
+
+/// Responses for which there may be no event yet. A guest that goes on sending looks at them by
+/// itself, and must not run out of slots.
+const OWED_MAX: u32 = 16;
+
+/// For how long an event for few responses is kept back: such a guest needs none, and one that
+/// exchanges small frames with another is woken half as often.
+const OWED_FOR: Duration = Duration::from_millis(1);
+
 /// How often a turn delivers before its owner gets to do something else.
 const ROUNDS: usize = 8;
 
@@ -61,6 +72,8 @@ enum Timer {
     Credit(QueueId),
     /// Frames have waited long for pages of the queue.
     Stall(QueueId),
+    /// The queue has waited long for an event of its transmit ring.
+    Owed(QueueId),
 }
 
 struct Entry<P> {
@@ -85,6 +98,8 @@ pub struct Switch<P> {
     /// Made when the first frame needs it.
     bench: Option<Box<Bench>>,
     totals: Totals,
+    /// When the last turn began.
+    now: Duration,
 }
 
 impl<P: Shared> Switch<P> {
@@ -105,6 +120,7 @@ impl<P: Shared> Switch<P> {
             round: Round::new(),
             bench: None,
             totals: Totals::default(),
+            now: Duration::ZERO,
         }
     }
 
@@ -147,7 +163,7 @@ impl<P: Shared> Switch<P> {
         // Of each side one, and the same of a port that has gone in the meantime.
         self.notifications.reserve(4 * queues);
         self.violations.reserve(2);
-        self.timers.reserve(4 * queues);
+        self.timers.reserve(6 * queues);
     }
 
     /// Removes a port. What waited for it is responded to; its own frames go nowhere any more.
@@ -211,6 +227,7 @@ impl<P: Shared> Switch<P> {
 
     /// Moves frames; tells whether there is more to do at once.
     pub fn turn(&mut self, copier: &mut impl Copier, now: Duration) -> bool {
+        self.now = now;
         self.expire(now);
         self.gather(copier, now);
         for _ in 0..ROUNDS {
@@ -253,6 +270,7 @@ impl<P: Shared> Switch<P> {
             match timer {
                 Timer::Credit(id) => self.hear(id),
                 Timer::Stall(id) => self.end_stall(id, now),
+                Timer::Owed(id) => self.pay(id),
             }
         }
     }
@@ -278,12 +296,38 @@ impl<P: Shared> Switch<P> {
         while let Some(id) = self.touched.pop() {
             let Some(queue) = self.queue(id) else { continue };
             queue.is_touched = false;
+            let responses = queue.ring.unshown();
             let (tx, rx) = (queue.ring.publish(), queue.receive.publish());
-            for (side, wants) in [(Side::Tx, tx), (Side::Rx, rx)] {
-                if wants {
-                    self.notifications.push_back((id, side));
-                }
+            // A guest that is owed an event asks for no other.
+            if tx || queue.owed > 0 {
+                self.announce(id, responses);
             }
+            if rx {
+                self.notifications.push_back((id, Side::Rx));
+            }
+        }
+    }
+
+    /// Sends an event for responses in a transmit ring, or owes it.
+    fn announce(&mut self, id: QueueId, responses: u32) {
+        let due = self.now + OWED_FOR;
+        let Some(queue) = self.queue(id) else { return };
+        queue.owed += responses;
+        if responses >= PROMPT || queue.owed >= OWED_MAX {
+            queue.owed = 0;
+            self.notifications.push_back((id, Side::Tx));
+        } else if !core::mem::replace(&mut queue.is_owing, true) {
+            self.timers.push(Reverse((due, Timer::Owed(id))));
+        }
+    }
+
+    /// Sends an event that is owed, unless the guest has looked meanwhile.
+    fn pay(&mut self, id: QueueId) {
+        let Some(queue) = self.queue(id) else { return };
+        queue.is_owing = false;
+        let owed = core::mem::take(&mut queue.owed);
+        if owed > 0 && queue.ring.is_awaited() {
+            self.notifications.push_back((id, Side::Tx));
         }
     }
 }

@@ -207,6 +207,37 @@ fn only_whoever_asks_is_notified() {
 }
 
 #[test]
+fn a_lone_frames_sender_is_told_a_little_later_or_sees_for_itself() {
+    let mut world = World::new();
+    let [mut a, mut b] = [(); 2].map(|()| world.guest());
+    b.post(&mut world.memory, 100);
+    for looks in [false, true] {
+        world.notified.clear();
+        a.send(&mut world.memory, &frame(b.mac, a.mac, 60));
+        world.run(&[&a]);
+        assert!(world.notified.iter().all(|&(_, side)| side == Side::Rx), "at once");
+        if looks {
+            assert_eq!((a.settle(), a.tx.has_more()), (1, Ok(false)), "it was shown the response");
+        }
+        let due = world.switch.due().expect("an event is owed");
+        assert_eq!(due, world.now + Duration::from_millis(1));
+        world.now = due;
+        world.run(&[]);
+        let told = world.notified.iter().any(|&(id, side)| id.port == a.port && side == Side::Tx);
+        assert_eq!(told, !looks);
+        assert_eq!(world.switch.due(), None);
+        assert_eq!((a.settle(), a.tx.has_more()), (usize::from(!looks), Ok(false)));
+    }
+    // However slowly, it does not run out of slots without an event.
+    world.notified.clear();
+    for _ in 0..16 {
+        a.send(&mut world.memory, &frame(b.mac, a.mac, 60));
+        world.run(&[&a]);
+    }
+    assert!(world.notified.iter().any(|&(_, side)| side == Side::Tx));
+}
+
+#[test]
 fn a_port_that_goes_leaves_nothing_behind() {
     let mut world = World::new();
     let [mut a, mut b, mut c] = [(); 3].map(|()| world.guest());

@@ -165,6 +165,20 @@ where
         old != self.put && publish(Region::of(&self.memory), RSP_PROD, RSP_EVENT, old, self.put)
     }
 
+    /// How many responses were put that the front end was not shown.
+    #[must_use]
+    pub const fn unshown(&self) -> u32 {
+        self.put.wrapping_sub(self.shown)
+    }
+
+    /// Whether the front end still waits for an event of what it was shown: for whoever does not
+    /// send every event at once.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        let event = Region::of(&self.memory).word(RSP_EVENT).load(Ordering::Relaxed);
+        self.shown.wrapping_sub(event).cast_signed() >= 0
+    }
+
     /// Asks for an event at the next request, then looks once more whether there is one. Wait
     /// only if there is not.
     ///
