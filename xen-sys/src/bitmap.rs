@@ -25,7 +25,13 @@ impl Bitmap {
     /// A set in which `numbers` are free, as far as they fit.
     pub(crate) fn with_free(numbers: Range<usize>) -> Self {
         let mut set = Self::taken();
-        numbers.take_while(|&number| number < Self::CAPACITY).for_each(|number| set.free(number));
+        let Range { start, end } = numbers.start..numbers.end.min(Self::CAPACITY);
+        // By words: number by number it took a fifth of the store's start.
+        for word in start / 64..end.div_ceil(64) {
+            let (low, high) = (start.max(word * 64) % 64, end.min(word * 64 + 64) - word * 64);
+            set.words[word] = (u64::MAX >> (64 - high)) & (u64::MAX << low);
+            set.summary[word / 64] |= u64::from(set.words[word] != 0) << (word % 64);
+        }
         set
     }
 
@@ -89,6 +95,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn free_are_those_that_were_said_to_be() {
+        let ends = [0, 1, 63, 64, 65, 127, 128, 4096, Bitmap::CAPACITY - 1, Bitmap::CAPACITY];
+        for start in ends {
+            for end in ends {
+                let mut bitmap = Bitmap::with_free(start..end);
+                assert_eq!(bitmap.count_free(), end.saturating_sub(start), "{start}..{end}");
+                let first = (start < end).then_some(start);
+                assert_eq!(bitmap.take(), first, "{start}..{end}");
+            }
+        }
+        assert_eq!(Bitmap::with_free(0..usize::MAX).count_free(), Bitmap::CAPACITY);
+    }
 
     #[test]
     fn a_run_is_the_lowest_that_is_long_enough() {
