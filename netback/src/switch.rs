@@ -56,15 +56,6 @@ pub enum Side {
     Rx,
 }
 
-/// What was done since the start.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Totals {
-    /// Calls of Xen's for copies.
-    pub calls: u64,
-    /// Copies made by them.
-    pub copies: u64,
-}
-
 /// Something to be done at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
@@ -97,7 +88,6 @@ pub struct Switch<P> {
     round: Round,
     /// Made when the first frame needs it.
     bench: Option<Box<Bench>>,
-    totals: Totals,
     /// When the last turn began.
     now: Duration,
 }
@@ -119,7 +109,6 @@ impl<P: Shared> Switch<P> {
             fresh: Fresh::new(),
             round: Round::new(),
             bench: None,
-            totals: Totals::default(),
             now: Duration::ZERO,
         }
     }
@@ -202,12 +191,6 @@ impl<P: Shared> Switch<P> {
     /// What went through a port.
     pub fn counters(&mut self, id: PortId) -> Option<Counters> {
         self.port(id).map(|port| port.counters)
-    }
-
-    /// What was done for all ports.
-    #[must_use]
-    pub const fn totals(&self) -> Totals {
-        self.totals
     }
 
     /// There was an event of a queue: frames to be sent, or pages to receive in.

@@ -102,8 +102,6 @@ impl<P: Shared> Switch<P> {
         }
         let any = !self.round.deliveries.is_empty();
         if any {
-            self.totals.calls += 1;
-            self.totals.copies += self.round.copies.len() as u64;
             copier.copy(&mut self.round.copies);
             self.finish(copier);
         }

@@ -80,8 +80,6 @@ impl<P: Shared> Switch<P> {
             }
         }
         if !self.fresh.copies.is_empty() {
-            self.totals.calls += 1;
-            self.totals.copies += self.fresh.copies.len() as u64;
             copier.copy(&mut self.fresh.copies);
         }
         let (mut frames, mut made) = (core::mem::take(&mut self.fresh.frames), 0);
