@@ -61,10 +61,11 @@ carry 1 2
 carry 2 1
 
 say "an address by DHCP, from one guest to the other"
-expect "a server in g1" in_guest g1 sh -c "cd /tmp; touch leases; echo start 10.0.0.50 >conf
-echo end 10.0.0.60 >>conf; echo interface eth0 >>conf; echo lease_file /tmp/leases >>conf
+# A guest runs a single line.
+expect "a server in g1" in_guest g1 sh -c "cd /tmp; touch leases; echo start 10.0.0.50 >conf; \
+echo end 10.0.0.60 >>conf; echo interface eth0 >>conf; echo lease_file /tmp/leases >>conf; \
 echo pidfile /tmp/udhcpd.pid >>conf; echo opt subnet 255.255.255.0 >>conf; udhcpd conf"
-expect "a client in g3" in_guest g3 sh -c "cd /tmp; echo \"#!/bin/sh\" >script
+expect "a client in g3" in_guest g3 sh -c "cd /tmp; echo \"#!/bin/sh\" >script; \
 echo \"env >>/tmp/dhcp\" >>script; chmod +x script; udhcpc -i eth0 -n -q -t 10 -s /tmp/script"
 expect "it has an address" in_guest g3 grep -q "^ip=10.0.0.5" /tmp/dhcp
 
