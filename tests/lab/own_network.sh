@@ -1,6 +1,5 @@
 # The data role's own addresses, and its uplink to dom0's bridge.
 # lab: --store c --no-linux --timeout 400
-# xen: 4.17 4.20
 . /lab/lib.sh
 
 brctl addbr br0
