@@ -13,6 +13,7 @@ pub mod guests;
 pub mod http;
 pub mod machine;
 pub mod metrics;
+pub mod nodes;
 pub mod options;
 #[cfg(not(test))]
 pub mod own_store;

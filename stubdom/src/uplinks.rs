@@ -10,13 +10,14 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
-use core::str::FromStr;
 
 use embedded_io::{Read, Write};
 use netfront::handshake::{Features, Handshake, Rings, Step};
 use xen_sys::xenbus::State;
 use xenstore_core::DomId;
 use xenstore_core::client::{Client, Failure, Nodes};
+
+use crate::nodes::{none_if_refused, read};
 
 /// The directory of this domain's halves, relative to its home.
 const FRONTEND: &str = "device/vif";
@@ -296,25 +297,6 @@ fn token(handle: u32) -> String {
 /// A device's number, as the toolstack writes it; what is written otherwise is something else.
 fn number(text: &str) -> Option<u32> {
     text.parse().ok().filter(|number| format!("{number}") == text)
-}
-
-/// What a node says; `None` if it is not there, or says nothing that can be understood.
-fn read<V: FromStr, T: Read + Write>(
-    store: &mut Client<T>,
-    path: &str,
-) -> Result<Option<V>, Failure<T::Error>> {
-    match store.read(path) {
-        Ok(value) => Ok(str::from_utf8(&value).ok().and_then(|value| value.parse().ok())),
-        Err(failure) => none_if_refused(failure),
-    }
-}
-
-/// What the toolstack removes meanwhile, and what this domain may not see, is not there.
-fn none_if_refused<V: Default, E>(failure: Failure<E>) -> Result<V, Failure<E>> {
-    match failure {
-        Failure::Answer(_) => Ok(V::default()),
-        failure => Err(failure),
-    }
 }
 
 #[cfg(test)]

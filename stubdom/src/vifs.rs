@@ -19,6 +19,7 @@ use xenstore_core::DomId;
 use xenstore_core::client::{Client, Failure, Nodes};
 
 use crate::complaints::Complaints;
+use crate::nodes::{none_if_refused, read};
 
 /// The directory of this domain's halves, relative to its home.
 const BACKEND: &str = "backend/vif";
@@ -342,25 +343,6 @@ fn write_state<T: Read + Write>(
     state: State,
 ) -> Result<(), Failure<T::Error>> {
     store.write(&key.node("state"), format!("{state}").as_bytes()).or_else(none_if_refused)
-}
-
-/// What a node says; `None` if it is not there, or says nothing that can be understood.
-fn read<V: core::str::FromStr, T: Read + Write>(
-    store: &mut Client<T>,
-    path: &str,
-) -> Result<Option<V>, Failure<T::Error>> {
-    match store.read(path) {
-        Ok(value) => Ok(str::from_utf8(&value).ok().and_then(|value| value.parse().ok())),
-        Err(failure) => none_if_refused(failure).map(|()| None),
-    }
-}
-
-/// What the toolstack removes meanwhile, and what this domain may not see, is not there.
-fn none_if_refused<V: Default, E>(failure: Failure<E>) -> Result<V, Failure<E>> {
-    match failure {
-        Failure::Answer(_) => Ok(V::default()),
-        failure => Err(failure),
-    }
 }
 
 #[cfg(test)]

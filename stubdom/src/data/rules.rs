@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use databack::policy::Policy;
 use embedded_io::{Read, Write};
+use stubdom::nodes::none_if_refused;
 use stubdom::platform::Platform;
 use xen_pvh_boot::BootInfo;
 use xen_sys::page::PAGE_SIZE;
@@ -74,12 +75,4 @@ fn policy_of(texts: &[(String, Vec<u8>)]) -> Result<Policy, String> {
         policy.add(text).map_err(|error| format!("{place}:{error}"))?;
     }
     Ok(policy)
-}
-
-/// What dom0 removes or forbids meanwhile is not there.
-fn none_if_refused<V: Default, E>(failure: Failure<E>) -> Result<V, Failure<E>> {
-    match failure {
-        Failure::Answer(_) => Ok(V::default()),
-        failure => Err(failure),
-    }
 }
