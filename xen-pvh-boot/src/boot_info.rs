@@ -116,6 +116,22 @@ impl fmt::Display for BadStartInfo {
     }
 }
 
+/// Where the image lies, in guest physical memory.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// What is never written: code and constants, in whole pages.
+    pub constant: Range<u64>,
+    /// What is, behind that: stack, with the page below it that is not mapped, data and .bss.
+    pub written: Range<u64>,
+}
+
+impl Image {
+    /// Whether an address is in it.
+    pub fn contains(&self, address: u64) -> bool {
+        self.constant.contains(&address) || self.written.contains(&address)
+    }
+}
+
 /// All that the domain builder says.
 #[derive(Debug)]
 pub struct BootInfo {
@@ -123,20 +139,19 @@ pub struct BootInfo {
     command_line_cut: bool,
     modules: Vec<Module, MODULES_MAX>,
     regions: Vec<Region, REGIONS_MAX>,
-    image: Range<u64>,
+    image: Image,
 }
 
 impl BootInfo {
     /// Copies everything out of guest memory.
     ///
-    /// `read` fills its buffer from a guest physical address below 4 GiB; `image` is where the
-    /// image lies, .bss included.
+    /// `read` fills its buffer from a guest physical address below 4 GiB.
     ///
     /// # Errors
     /// [`BadStartInfo`] when `address` holds something else, or points outside memory.
     pub fn parse(
         address: u64,
-        image: Range<u64>,
+        image: Image,
         read: impl Fn(u64, &mut [u8]),
     ) -> Result<Self, BadStartInfo> {
         let memory = Memory { read };
@@ -178,7 +193,8 @@ impl BootInfo {
     fn module_range(&self, index: usize, populated: u64) -> Option<Range<u64>> {
         let module = self.modules.get(index)?;
         let end = module.start.checked_add(module.size)?;
-        let inside = module.start >= self.image.end && end <= populated.saturating_mul(PAGE);
+        let inside =
+            module.start >= self.image.written.end && end <= populated.saturating_mul(PAGE);
         inside.then_some(module.start..end)
     }
 
@@ -200,8 +216,22 @@ impl BootInfo {
         &self.regions
     }
 
-    /// Hands out [`memory_below`](Self::memory_below) and [`free_memory`](Self::free_memory), once:
-    /// later calls get nothing.
+    /// [`memory_below`](Self::memory_below), [`memory_inside`](Self::memory_inside) and
+    /// [`free_memory`](Self::free_memory); no two overlap.
+    fn usable(&self, populated: u64) -> [Range<u64>; 3] {
+        // Four GiB are mapped; the top holds special pages in any case.
+        let behind = self.free_memory(populated.min(0xf_c000));
+        [self.memory_below(), self.memory_inside(), behind]
+    }
+
+    /// How many bytes [`take_free_memory`](Self::take_free_memory) hands out.
+    pub fn usable_memory(&self, populated: u64) -> u64 {
+        let bytes = |range: Range<u64>| range.end.saturating_sub(range.start);
+        self.usable(populated).into_iter().map(bytes).sum()
+    }
+
+    /// Hands out the memory that nothing is in, before, inside and behind the image, once: later
+    /// calls get nothing.
     ///
     /// `populated` must be what Xen says (`XENMEM_current_reservation` less the special pages).
     #[cfg(not(test))]
@@ -209,14 +239,12 @@ impl BootInfo {
         clippy::mut_from_ref,
         reason = "the memory is not behind the reference, and goes once"
     )]
-    pub fn take_free_memory(&'static self, populated: u64) -> [&'static mut [u8]; 2] {
+    pub fn take_free_memory(&'static self, populated: u64) -> [&'static mut [u8]; 3] {
         static TAKEN: AtomicBool = AtomicBool::new(false);
-        // Four GiB are mapped; the top holds special pages in any case.
-        let behind = self.free_memory(populated.min(0xf_c000));
         if TAKEN.swap(true, Ordering::Relaxed) {
-            return [&mut [], &mut []];
+            return [&mut [], &mut [], &mut []];
         }
-        [self.memory_below(), behind].map(|Range { start, end }| {
+        self.usable(populated).map(|Range { start, end }| {
             let length = usize::try_from(end.saturating_sub(start)).unwrap_or(0);
             let Ok(start) = usize::try_from(start) else { return &mut [][..] };
             if length == 0 {
@@ -226,7 +254,7 @@ impl BootInfo {
             // SAFETY:
             // 1. Xen has populated these pages, and they are mapped onto themselves.
             // 2. The image and its modules are not in them, and what start_info held was copied.
-            // 3. They are handed out once, and the two do not overlap: the image is in between.
+            // 3. They are handed out once, and no two overlap: parts of the image are in between.
             unsafe { core::slice::from_raw_parts_mut(start, length) }
         })
     }
@@ -236,10 +264,21 @@ impl BootInfo {
     /// A domain without emulated devices has RAM there without a hole. The memory map, where there
     /// is one that makes sense, can only make it less.
     pub fn memory_below(&self) -> Range<u64> {
-        if self.modules.iter().any(|module| module.start < self.image.start) {
-            return PAGE..PAGE;
+        self.unused(PAGE..self.image.constant.start)
+    }
+
+    /// The memory between the two parts of the image.
+    pub fn memory_inside(&self) -> Range<u64> {
+        self.unused(self.image.constant.end..self.image.written.start)
+    }
+
+    /// Pages before the end of the image, unless the builder put modules there.
+    fn unused(&self, pages: Range<u64>) -> Range<u64> {
+        let Range { start, end } = pages;
+        if self.modules.iter().any(|module| module.start < self.image.written.end) {
+            return start..start;
         }
-        PAGE..self.announced(PAGE).min(self.image.start) / PAGE * PAGE
+        start..self.announced(start).min(end) / PAGE * PAGE
     }
 
     /// Where the RAM ends that holds `address`, as the memory map says; without limit if it says
@@ -264,7 +303,7 @@ impl BootInfo {
         let page_up = |bytes: u64| bytes.div_ceil(PAGE) * PAGE;
         let start = (self.modules.iter())
             .map(|module| module.start.saturating_add(module.size))
-            .fold(self.image.end, u64::max);
+            .fold(self.image.written.end, u64::max);
         let end = populated.saturating_mul(PAGE).min(self.announced(start));
         page_up(start.min(u64::MAX - PAGE))..end / PAGE * PAGE
     }
@@ -348,7 +387,7 @@ impl<R: Fn(u64, &mut [u8])> Memory<R> {
 mod tests {
     use super::*;
 
-    const IMAGE: Range<u64> = 0x10_0000..0x15_0000;
+    const IMAGE: Image = Image { constant: 0x10_0000..0x12_0000, written: 0x14_0000..0x15_0000 };
     const START_INFO: u64 = 0x15_0000;
 
     /// Guest memory with a start_info page at 0x150000.
@@ -455,19 +494,32 @@ mod tests {
         let boot = Guest::new().map(&[(0, 0xa_0000, 1), (0x10_0000, 0x100_0000, 1)]);
         let boot = boot.parse().unwrap();
         assert_eq!(boot.memory_below(), 0x1000..0xa_0000, "there is a hole");
+        assert_eq!(boot.memory_inside(), 0x12_0000..0x14_0000, "none is in the image");
         assert_eq!(boot.free_memory(0x800), 0x15_0000..0x80_0000);
         let mut guest = Guest::new();
         guest.put(START_INFO + 12, &1u32.to_le_bytes());
         guest.put(START_INFO + 16, &(START_INFO + 0x400).to_le_bytes());
         guest.put(START_INFO + 0x400, &0x8000u64.to_le_bytes());
         guest.put(START_INFO + 0x408, &0x1000u64.to_le_bytes());
-        assert!(guest.parse().unwrap().memory_below().is_empty(), "a module is there");
+        let boot = guest.parse().unwrap();
+        assert!(boot.memory_below().is_empty(), "a module is there");
+        assert!(boot.memory_inside().is_empty(), "a module is somewhere before the image's end");
     }
 
     #[test]
     fn no_memory_behind_the_image_is_an_empty_range() {
-        let free = Guest::new().parse().unwrap().free_memory(0x100);
+        let boot = Guest::new().parse().unwrap();
+        let free = boot.free_memory(0x100);
         assert!(free.is_empty(), "{free:x?}");
+        assert_eq!(boot.usable_memory(0x100), 0xf_f000 + 0x2_0000, "what is before and inside it");
+    }
+
+    #[test]
+    fn memory_of_all_three_places_counts() {
+        let boot = Guest::new().parse().unwrap();
+        assert_eq!(boot.usable_memory(0x800), 0xf_f000 + 0x2_0000 + (0x80_0000 - 0x15_0000));
+        let behind = boot.usable_memory(u64::MAX) - (0xf_f000 + 0x2_0000);
+        assert_eq!(behind, 0xfc00_0000 - 0x15_0000, "no more than is mapped");
     }
 
     #[test]

@@ -91,35 +91,76 @@ pvh_long_mode:
     call pvh_start
     ud2
 
-# Event upcall (HVM_PARAM_CALLBACK_IRQ vector). It arrives while pvh_idle has interrupts open, and
-# Xen raises it again for as long as upcall_pending is set and they are. So close them in the
-# interrupted flags: pvh_idle returns with interrupts off and the main loop looks for itself what
-# happened. Nothing is acknowledged here, nothing runs concurrently.
+# Waiting, and the event upcall (HVM_PARAM_CALLBACK_IRQ vector). Interrupts are open from sti to cli
+# and nowhere else, so an upcall arrives there, and then pvh_idle returns at once, with interrupts off
+# as the gate left them. Xen raises it again for as long as upcall_pending is set and they are open:
+# the main loop looks for itself what happened. Nothing is acknowledged here, nothing runs
+# concurrently.
 #
 # The shadow of sti should keep it from arriving before hlt has begun. But a hypervisor may lose
 # the shadow when it takes the processor away between the two (QEMU's emulation of SVM does), and a
-# hlt with interrupts off would power the domain off. So a hlt that has not begun is skipped.
-    .balign 16
-    .globl pvh_upcall
-    .type pvh_upcall, @function
-pvh_upcall:
-    and qword ptr [rsp + 16], -0x201
-    cmp qword ptr [rsp], offset pvh_halt
-    jne .Lpvh_upcall_done
-    inc qword ptr [rsp]
-.Lpvh_upcall_done:
-    iretq
-
+# hlt with interrupts off would power the domain off. So a hlt that has not begun is never begun.
+#
+# QEMU's emulation of SVM also delivers one upcall in some ten thousand a second time, whenever it
+# next leaves its loop: at the first instruction of the handler, or anywhere in other code, although
+# interrupts are off. So the handler has a stack of its own, where its frame meets no red zone. A
+# second one that interrupts the first replaces its frame, and returns from pvh_idle as it would
+# have; one that interrupts other code leaves no trace.
     .balign 16
     .globl pvh_idle
     .type pvh_idle, @function
 pvh_idle:
+    mov [pvh_idle_stack], rsp
+.Lpvh_wait:
     sti
-pvh_halt:
     hlt
     cli
     ret
 
+    .globl pvh_upcall
+    .type pvh_upcall, @function
+pvh_upcall:
+    cmp qword ptr [rsp], offset .Lpvh_wait
+    jb .Lpvh_upcall_elsewhere
+    cmp qword ptr [rsp], offset .Lpvh_upcall_elsewhere
+    jae .Lpvh_upcall_elsewhere
+    mov rsp, [pvh_idle_stack]
+    ret
+.Lpvh_upcall_elsewhere:
+    iretq
+
+# Says in eax whether an upcall that comes where none should leaves no trace: in other code, with its
+# flags and its red zone, and at the first instruction of the handler. For tests.
+    .section .text.pvh_try_upcalls, "ax"
+    .balign 16
+    .globl pvh_try_upcalls
+    .type pvh_try_upcalls, @function
+pvh_try_upcalls:
+    mov r8, rsp
+    xor r9d, r9d
+    mov rax, 0x5a5a5a5a5a5a5a5a
+    lea rdi, [rsp - 128]
+    mov ecx, 16
+    rep stosq
+    stc
+    int 0x20
+    jnc .Lpvh_tried
+    lea rdi, [rsp - 128]
+    mov ecx, 16
+    repe scasq
+    jne .Lpvh_tried
+    call .Lpvh_second_upcall
+    cmp rsp, r8
+    sete r9b
+.Lpvh_tried:
+    mov eax, r9d
+    ret
+.Lpvh_second_upcall:
+    mov [pvh_idle_stack], rsp
+    push offset pvh_upcall
+    jmp pvh_upcall
+
+    .section .text.pvh_entry, "ax"
 # Exceptions 0..31, 16 bytes each, so that paging in the table is arithmetic. Vectors for which the
 # processor pushes no error code push 0; then all stacks look alike.
     .balign 16
@@ -174,6 +215,12 @@ pvh_boot_gdt_pointer:
     .balign 8
     .globl pvh_entry_counter
 pvh_entry_counter:
+    .skip 8
+
+    .section .bss.pvh_idle_stack, "aw", @nobits
+    .balign 8
+    .globl pvh_idle_stack
+pvh_idle_stack:
     .skip 8
 
     .section .bss.pvh_page_tables, "aw", @nobits

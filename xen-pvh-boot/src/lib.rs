@@ -12,7 +12,7 @@
 //! # The one rule of concurrency
 //!
 //! There is one vCPU, and interrupts are open at a single instruction, the `hlt` of [`idle`]. The
-//! upcall handler touches no memory but its own stack frame. So nothing of an image ever runs
+//! upcall handler has a stack of its own and touches no other memory. So nothing of an image ever runs
 //! concurrently with anything else of it, and the red zone that the prebuilt `core` uses is safe.
 //! The spin locks in this workspace exist because Rust wants statics to be `Sync`; they are never
 //! contended.
@@ -48,7 +48,7 @@ pub use boot_info::{BootInfo, Module, Region, RegionKind};
 pub const UPCALL_VECTOR: u8 = 0x20;
 
 #[cfg(any(doc, not(any(test, feature = "host"))))]
-pub use start::{entry_counter, idle, report_panic};
+pub use start::{entry_counter, idle, report_panic, upcalls_leave_no_trace};
 
 /// Defines the symbols by which this crate reaches an image: its `main`, its way to crash, the
 /// global allocator and the panic handler.

@@ -1,9 +1,10 @@
 //! Protections: `entry.s` mapped everything writable by large pages, this takes away what no
 //! correct program needs.
 //!
-//! The first 4 MiB, which hold the image, get 4 KiB pages: code is executable and read-only,
-//! constants are read-only, the page under the stack and page 0 are not mapped. Everything else up
-//! to 4 GiB (heap, special pages, the grant window) is writable and not executable.
+//! What is below the stack gets 4 KiB pages: code is executable and read-only, constants are
+//! read-only, the page under the stack, which is the last of them, and page 0 are not mapped.
+//! Everything else up to 4 GiB (stack, data, heap, special pages, the grant window) is in pages of
+//! 2 MiB, writable and not executable.
 
 use core::ops::Range;
 use core::ptr::addr_of;
@@ -13,17 +14,18 @@ use x86_64::registers::control::{Cr3, Cr3Flags, Efer, EferFlags};
 use x86_64::structures::paging::{PageTable, PageTableFlags as Flags, PhysFrame};
 use x86_64::{PhysAddr, VirtAddr};
 
+use crate::boot_info::Image;
+
 const PAGE: u64 = 4096;
 const LARGE_PAGE: u64 = 2 << 20;
-/// Tables of 4 KiB pages; `linker.ld` asserts that the image ends below what they cover.
-const TABLES: usize = 2;
-
-static TABLES_4K: Mutex<[PageTable; TABLES]> = Mutex::new([const { PageTable::new() }; TABLES]);
+/// The 4 KiB pages, as many tables of them as lie below the stack; `linker.ld` asserts that they
+/// suffice.
+static SMALL_PAGES: Mutex<[PageTable; 2]> = Mutex::new([const { PageTable::new() }; 2]);
 
 unsafe extern "C" {
     static pvh_image_start: u8;
     static pvh_rodata_start: u8;
-    static pvh_data_start: u8;
+    static pvh_constants_end: u8;
     static pvh_stack_guard: u8;
     static pvh_stack_top: u8;
     static pvh_image_end: u8;
@@ -32,13 +34,21 @@ unsafe extern "C" {
 }
 
 /// Where the image lies, .bss and stack included.
-pub(crate) fn image() -> Range<u64> {
-    addr_of!(pvh_image_start) as u64..addr_of!(pvh_image_end) as u64
+pub(crate) fn image() -> Image {
+    Image {
+        constant: addr_of!(pvh_image_start) as u64..constants().end,
+        written: stack_guard().start..addr_of!(pvh_image_end) as u64,
+    }
 }
 
 /// The image's code.
 pub(crate) fn text() -> Range<u64> {
     addr_of!(pvh_image_start) as u64..addr_of!(pvh_rodata_start) as u64
+}
+
+/// Its constants.
+fn constants() -> Range<u64> {
+    text().end..addr_of!(pvh_constants_end) as u64
 }
 
 /// The page that a stack overflow hits first.
@@ -57,7 +67,7 @@ pub(crate) fn protect() {
     // SAFETY: turns on a meaning for bit 63 of entries that so far is clear in all of them.
     unsafe { Efer::update(|efer| efer.insert(EferFlags::NO_EXECUTE_ENABLE)) };
 
-    let mut tables = TABLES_4K.lock();
+    let mut tables = SMALL_PAGES.lock();
     for (number, entry) in tables.iter_mut().flat_map(PageTable::iter_mut).enumerate() {
         let address = number as u64 * PAGE;
         if let Some(flags) = flags_of(address) {
@@ -69,14 +79,15 @@ pub(crate) fn protect() {
     // SAFETY: the only other user was entry.s, and this is called once.
     let directories = unsafe { &mut *directories };
     for (number, entry) in directories.iter_mut().flat_map(PageTable::iter_mut).enumerate() {
+        let address = number as u64 * LARGE_PAGE;
         match tables.get(number) {
             // Identity-mapped, so a table's address is its physical address.
-            Some(table) => entry.set_addr(
+            Some(table) if address < stack().start => entry.set_addr(
                 PhysAddr::new(core::ptr::from_ref(table) as u64),
                 Flags::PRESENT | Flags::WRITABLE,
             ),
-            None => entry.set_addr(
-                PhysAddr::new(number as u64 * LARGE_PAGE),
+            _ => entry.set_addr(
+                PhysAddr::new(address),
                 Flags::PRESENT | Flags::WRITABLE | Flags::HUGE_PAGE | Flags::NO_EXECUTE,
             ),
         }
@@ -90,12 +101,11 @@ pub(crate) fn protect() {
 
 /// How the 4 KiB page at `address` is mapped; `None`: not at all.
 fn flags_of(address: u64) -> Option<Flags> {
-    let rodata = text().end..addr_of!(pvh_data_start) as u64;
     if address == 0 || stack_guard().contains(&address) {
         None
     } else if text().contains(&address) {
         Some(Flags::PRESENT)
-    } else if rodata.contains(&address) {
+    } else if constants().contains(&address) {
         Some(Flags::PRESENT | Flags::NO_EXECUTE)
     } else {
         Some(Flags::PRESENT | Flags::WRITABLE | Flags::NO_EXECUTE)
@@ -109,7 +119,7 @@ pub(crate) fn describe(address: VirtAddr) -> &'static str {
         "null pointer"
     } else if stack_guard().contains(&address) {
         "stack overflow"
-    } else if text().contains(&address) || (text().end..image().end).contains(&address) {
+    } else if image().contains(address) {
         "inside the image"
     } else {
         "outside the image"

@@ -30,6 +30,13 @@ static mut FAULT_STACKS: [Stack; 2] = [const { Stack([0; FAULT_STACK]) }; 2];
 const FAULT: u16 = 0;
 const DOUBLE_FAULT: u16 = 1;
 
+/// Where the processor saves what an upcall interrupts; its handler pushes nothing (`entry.s`).
+static mut UPCALL_STACK: UpcallStack = UpcallStack([0; 64]);
+const UPCALL: u16 = 2;
+
+#[repr(C, align(16))]
+struct UpcallStack([u8; 64]);
+
 static TSS: Once<TaskStateSegment> = Once::new();
 static GDT: Once<GlobalDescriptorTable> = Once::new();
 static IDT: Once<InterruptDescriptorTable> = Once::new();
@@ -49,6 +56,8 @@ pub(crate) fn load() {
         let mut table = tss.interrupt_stack_table;
         table[usize::from(FAULT)] = stacks + FAULT_STACK as u64;
         table[usize::from(DOUBLE_FAULT)] = stacks + 2 * FAULT_STACK as u64;
+        let stack = VirtAddr::from_ptr(&raw const UPCALL_STACK);
+        table[usize::from(UPCALL)] = stack + size_of::<UpcallStack>() as u64;
         tss.interrupt_stack_table = table;
         tss
     });
@@ -77,8 +86,9 @@ fn descriptor_table() -> InterruptDescriptorTable {
     let address = |vector: usize| {
         VirtAddr::new(core::ptr::addr_of!(pvh_exceptions) as u64 + 16 * vector as u64)
     };
-    // SAFETY: each address is the entry point for its vector, which evens out the error code and
-    // never returns; the stacks are used by nothing else.
+    // SAFETY: each address is the entry point for its vector. Those of exceptions even out the error
+    // code and never return; that of the upcall returns to what it interrupted, or for pvh_idle to
+    // its caller. The stacks are used by nothing else.
     #[expect(clippy::multiple_unsafe_ops_per_block, reason = "the same argument thirty times")]
     unsafe {
         macro_rules! catch {
@@ -111,8 +121,9 @@ fn descriptor_table() -> InterruptDescriptorTable {
             security_exception = 30
         );
         idt.double_fault.set_handler_addr(address(8)).set_stack_index(DOUBLE_FAULT);
-        // On the running stack: it interrupts nothing but the hlt of idle().
-        idt[UPCALL_VECTOR].set_handler_addr(VirtAddr::from_ptr(pvh_upcall as *const ()));
+        idt[UPCALL_VECTOR]
+            .set_handler_addr(VirtAddr::from_ptr(pvh_upcall as *const ()))
+            .set_stack_index(UPCALL);
     }
     idt
 }

@@ -60,6 +60,14 @@ impl Clock {
         self.at(counter())
     }
 
+    /// The time when Xen last told it: a second ago or so. It is read from memory, without the
+    /// hardware's counter, which Xen has to emulate on some hosts.
+    #[must_use]
+    pub fn lately(&self) -> SystemTime {
+        let told = Snapshot::of(&self.shared.page().vcpu().time);
+        told.map_or(SystemTime(0), |time| SystemTime(time.system_time))
+    }
+
     /// How long ago this vCPU's time-stamp counter stood at `reading`; zero if it is yet to.
     #[must_use]
     pub fn since_counter(&self, reading: u64) -> Duration {

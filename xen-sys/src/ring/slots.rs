@@ -300,6 +300,12 @@ where
         Ok(self.taken != self.seen)
     }
 
+    /// The memory it is in.
+    #[must_use]
+    pub const fn memory(&self) -> &P {
+        &self.memory
+    }
+
     /// The ring's memory, to be taken back from the back end.
     #[must_use]
     pub fn into_memory(self) -> P {
