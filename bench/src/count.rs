@@ -19,6 +19,9 @@ const TIMES: u32 = 200;
 /// So many nodes end at once.
 pub(crate) const MANY_NODES: usize = 100_000;
 
+/// So many nodes a guest may own, as its quotas are.
+const SCATTERED: usize = 1000;
+
 /// Every operation of the guest in the middle.
 pub(crate) fn operations(domains: u16, times: u32) {
     let mut world = World::populated(domains, NODES, WATCHES);
@@ -86,13 +89,17 @@ pub(crate) fn introductions() {
     }
 }
 
-/// A tree that is removed and a domain that dies, each with very many nodes.
+/// A tree that is removed and a domain that dies, each with very many nodes: the turn of the request,
+/// and those that clear away what is left.
 pub(crate) fn removals() {
     let mut world = World::new();
     let guest = world.introduce(DomId(1));
     world.furnish_beyond_quotas(guest, MANY_NODES);
+    // A watch there must not have all the nodes looked at, whatever it is for.
+    world.watch(guest, 1);
     let mut script = Script::new(world.toolstack()).then(Op::Rm, &[b"/local/domain/1\0"]);
     once("RM of 100,000 nodes", &mut script, &mut world);
+    rest("the turns after RM of 100,000 nodes", &mut world);
 
     let mut world = World::new();
     let guest = world.introduce(DomId(1));
@@ -100,6 +107,34 @@ pub(crate) fn removals() {
     mark::begin();
     world.depart(guest.domain);
     mark::end("death of the owner of 100,000 nodes", 1);
+    rest("the turns after the death of their owner", &mut world);
+
+    // All that a guest may own, one by one in directories of another's.
+    let mut world = World::new();
+    let guest = world.introduce(DomId(1));
+    for node in 0..SCATTERED {
+        let (directory, name) = (node / 100, node % 100);
+        if name == 0 {
+            let path = format!("/shared/{directory}\0");
+            world.ask(world.toolstack(), Op::Mkdir, &[path.as_bytes()]);
+            world.ask(world.toolstack(), Op::SetPerms, &[path.as_bytes(), b"b0\0"]);
+        }
+        let path = format!("/shared/{directory}/{name}\0");
+        world.ask(guest, Op::Write, &[path.as_bytes(), b"valuevalue"]);
+    }
+    mark::begin();
+    world.depart(guest.domain);
+    mark::end("death of the owner of 1,000 scattered nodes", 1);
+}
+
+/// Each turn that is left to do.
+fn rest(name: &str, world: &mut World) {
+    let mut turns = 1;
+    mark::begin();
+    while world.rest() {
+        turns += 1;
+    }
+    mark::end(name, turns);
 }
 
 fn repeated(name: &str, script: &mut Script, world: &mut World, times: u32) {

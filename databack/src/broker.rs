@@ -54,6 +54,7 @@ mod channel;
 mod check;
 mod deadlines;
 mod deliver;
+mod figures;
 mod filters;
 mod held;
 mod kept;
@@ -69,6 +70,7 @@ mod violation;
 mod waiting;
 
 pub use admission::{Limits, Refusal};
+pub use figures::Figures;
 pub use violation::{Ended, Violation};
 
 /// The name of a service, inline.
@@ -183,6 +185,7 @@ impl<M: Shared> Broker<M> {
             }
         };
         let id = ChannelId(self.channels.insert(Channel::new(end, domain, purpose)));
+        self.accounts.count(domain, |counts| counts.opened += 1);
         if let Some(name) = stream {
             self.pair(id, name);
         }

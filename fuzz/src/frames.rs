@@ -18,8 +18,9 @@ const GUEST: u16 = 1;
 /// The first two bytes say how the streams are cut, the others are what the guest sends.
 pub fn run(data: &[u8]) {
     let [input, output, bytes @ ..] = data else { return };
-    let whole = exchange(bytes, Cut { input: 1024, output: 1024 });
-    let cut = Cut { input: usize::from(*input) + 1, output: usize::from(*output) + 1 };
+    let whole = exchange(bytes, Cut { input: 1024, output: 1024, pace: 1024 });
+    let (input, output) = (usize::from(*input) + 1, usize::from(*output) + 1);
+    let cut = Cut { input, output, pace: output };
     let pieces = exchange(bytes, cut);
     assert_eq!(whole, pieces, "the server minds how bytes are cut: {cut:?}");
     let whole = decode(bytes, usize::MAX);

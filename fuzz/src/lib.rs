@@ -6,8 +6,8 @@
 pub mod broker;
 pub mod databack_frames;
 pub mod frames;
-#[allow(dead_code, reason = "tests of netback use more of it")]
-#[path = "../../netback/tests/world/mod.rs"]
+#[expect(dead_code, reason = "tests of netback use more of it")]
+#[path = "../../netback/tests/switch/world.rs"]
 mod network;
 #[path = "../../xenstore-core/tests/store/harness/outside.rs"]
 mod outside;

@@ -8,6 +8,10 @@
 //! Memory on both sides of the shared page and of every private buffer is watched by marks and
 //! not by a sanitizer: the ring's copies are single instructions, which no sanitizer sees.
 
+mod page;
+mod slots;
+mod stream;
+
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::collections::VecDeque;
 
@@ -15,9 +19,11 @@ use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use xen_sys::page::{OwnPage, OwnPages, PAGE_SIZE};
 use xen_sys::ring::BadIndex;
 use xen_sys::ring::shared::Region;
-use xen_sys::ring::slots::{Back, Front};
-use xen_sys::ring::stream::{Half, Reader, Writer};
-use xen_sys::ring::xenstore::{Client, RING_SIZE, RingError, Server, ServerFeatures};
+use xen_sys::ring::xenstore::RING_SIZE;
+
+use page::Page;
+use slots::Slots;
+use stream::Stream;
 
 /// One run.
 #[derive(Arbitrary, Debug)]
@@ -170,106 +176,6 @@ impl Queue {
     }
 }
 
-/// Both ends of the Xenstore page.
-struct Page {
-    page: OwnPage,
-    server: Server<OwnPage>,
-    client: Client<OwnPage>,
-    requests: Queue,
-    responses: Queue,
-    honest: bool,
-}
-
-impl Page {
-    fn new(page: &OwnPage, input: &Input) -> Self {
-        for word in 0..4 {
-            Region::of(page).word(2 * RING_SIZE + 4 * word).store(input.start, Ordering::Relaxed);
-        }
-        let (server, client) = (Server::attach(page.clone()), Client::attach(page.clone()));
-        let (requests, responses) = (Queue::default(), Queue::default());
-        Self {
-            page: page.clone(),
-            server,
-            client,
-            requests,
-            responses,
-            honest: input.storm.is_empty(),
-        }
-    }
-
-    fn run(mut self, steps: &[Step]) {
-        for step in steps {
-            match step {
-                Step::Put(len) => {
-                    let bytes = self.requests.fresh(usize::from(*len) % 1500);
-                    let written = self.client.write(&bytes);
-                    let room = RING_SIZE - self.requests.bytes.len().min(RING_SIZE);
-                    if let Some(count) = self.judge(written, bytes.len().min(room)) {
-                        self.requests.wrote(&bytes[..count]);
-                    }
-                }
-                Step::Take(len) => {
-                    let mut bytes = Marked::new(usize::from(*len) % 1500);
-                    let read = self.client.read(bytes.inside());
-                    let count = *read.as_ref().unwrap_or(&0);
-                    let waiting = self.responses.bytes.len();
-                    if self.judge(read, bytes.len.min(waiting)).is_some() {
-                        self.responses.read(bytes.written(count));
-                    }
-                    bytes.written(count);
-                }
-                Step::Answer(len) => {
-                    let bytes = self.responses.fresh(usize::from(*len) % 1500);
-                    let written = self.server.write(&bytes);
-                    let room = RING_SIZE - self.responses.bytes.len().min(RING_SIZE);
-                    if let Some(count) = self.judge(written, bytes.len().min(room)) {
-                        self.responses.wrote(&bytes[..count]);
-                    }
-                }
-                Step::Fetch { see, take } => self.fetch(*see, *take),
-                Step::Reset => {
-                    self.server.reset();
-                    self.server.announce(ServerFeatures::RECONNECTION);
-                    self.server.tell_error(RingError::None);
-                    self.server.mark_connected();
-                    self.client = Client::attach(self.page.clone());
-                    (self.requests, self.responses) = (Queue::default(), Queue::default());
-                    // Both indexes are where they should be again, unless somebody writes on.
-                }
-                Step::Lie(lie) => {
-                    lie.tell(&self.page);
-                    self.honest = false;
-                }
-            }
-            let _ = (self.server.take_notify(), self.server.reconnect_wanted());
-            let _ = (self.client.room(), self.client.available(), self.server.client_port());
-        }
-    }
-
-    fn fetch(&mut self, see: u16, take: u16) {
-        let mut bytes = Marked::new(usize::from(see) % 1500);
-        let seen = self.server.peek(bytes.inside());
-        let Ok(count) = seen else {
-            self.judge(seen, 0);
-            return;
-        };
-        assert!(count <= RING_SIZE && count <= bytes.len, "{count} bytes of a ring were seen");
-        // What was seen may be consumed whatever the peer wrote meanwhile.
-        let consumed = usize::from(take).min(count);
-        self.server.consume(consumed);
-        let waiting = self.requests.bytes.len();
-        if self.judge(seen, bytes.len.min(waiting)).is_some() {
-            self.requests.read(&bytes.written(count)[..consumed]);
-        }
-        bytes.written(count);
-    }
-
-    /// The count of a step, if it must be what it should be: both ends are honest.
-    fn judge(&self, result: Result<usize, BadIndex>, expected: usize) -> Option<usize> {
-        judge(self.honest, result, expected, RING_SIZE)
-    }
-}
-
 fn judge(
     honest: bool,
     result: Result<usize, BadIndex>,
@@ -287,173 +193,4 @@ fn judge(
         }
     }
     honest.then_some(expected)
-}
-
-/// Both ends of a byte stream that lies at the end of the page.
-struct Stream {
-    page: OwnPage,
-    half: Half,
-    writer: Writer,
-    reader: Reader,
-    queue: Queue,
-    honest: bool,
-}
-
-impl Stream {
-    fn new(page: &OwnPage, bits: u8, input: &Input) -> Self {
-        let size = 1 << (bits % 12);
-        let half = Half::new(4096 - size, size, 4, 8);
-        let region = Region::of(page);
-        for index in [4, 8] {
-            region.word(index).store(input.start, Ordering::Relaxed);
-        }
-        let (writer, reader) = (Writer::attach(half, region), Reader::attach(half, region));
-        Self {
-            page: page.clone(),
-            half,
-            writer,
-            reader,
-            queue: Queue::default(),
-            honest: input.storm.is_empty(),
-        }
-    }
-
-    fn run(mut self, steps: &[Step]) {
-        for step in steps {
-            let region = Region::of(&self.page);
-            let size = self.half.size();
-            match step {
-                Step::Put(len) | Step::Answer(len) => {
-                    let bytes = self.queue.fresh(usize::from(*len) % (2 * size));
-                    let written = self.writer.write(region, &bytes);
-                    let room = size.saturating_sub(self.queue.bytes.len());
-                    let count = judge(self.honest, written, bytes.len().min(room), size);
-                    if let Some(count) = count {
-                        self.queue.wrote(&bytes[..count]);
-                    }
-                }
-                Step::Take(len) | Step::Fetch { see: len, .. } => {
-                    let mut bytes = Marked::new(usize::from(*len) % (2 * size));
-                    let read = self.reader.read(region, bytes.inside());
-                    let count = *read.as_ref().unwrap_or(&0);
-                    assert!(count <= size, "{count} bytes of {size} were read");
-                    let waiting = bytes.len.min(self.queue.bytes.len());
-                    if judge(self.honest, read, waiting, size).is_some() {
-                        self.queue.read(bytes.written(count));
-                    }
-                    bytes.written(count);
-                }
-                Step::Reset => {
-                    self.reader = Reader::attach(self.half, region);
-                    self.writer = Writer::attach(self.half, region);
-                }
-                Step::Lie(lie) => {
-                    lie.tell(&self.page);
-                    self.honest = false;
-                }
-            }
-        }
-    }
-}
-
-type Request = [u8; 20];
-type Response = [u8; 12];
-
-/// Both ends of a ring of slots.
-struct Slots {
-    page: OwnPage,
-    front: Front<OwnPage, Request, Response>,
-    back: Back<OwnPage, Request, Response>,
-    /// Requests put and not taken, taken and not answered, answered and not read.
-    asked: VecDeque<u8>,
-    taken: VecDeque<u8>,
-    answered: VecDeque<u8>,
-    next: u8,
-    honest: bool,
-}
-
-impl Slots {
-    fn new(page: &OwnPage, input: &Input) -> Self {
-        let front = Front::set_up(page.clone());
-        let back = Back::attach(page.clone());
-        let none = VecDeque::new;
-        let (asked, taken, answered) = (none(), none(), none());
-        Self {
-            page: page.clone(),
-            front,
-            back,
-            asked,
-            taken,
-            answered,
-            next: 0,
-            honest: input.storm.is_empty(),
-        }
-    }
-
-    fn run(mut self, steps: &[Step]) {
-        for step in steps {
-            match step {
-                Step::Put(count) => {
-                    (0..count % 300).for_each(|_| self.put());
-                    let _ = self.front.publish();
-                }
-                Step::Take(count) => (0..count % 300).for_each(|_| self.read()),
-                Step::Answer(count) => {
-                    (0..count % 300).for_each(|_| self.answer());
-                    let _ = self.back.publish();
-                }
-                Step::Fetch { see, .. } => (0..see % 300).for_each(|_| self.take()),
-                Step::Reset => {
-                    let more = (self.front.has_more(), self.back.has_more());
-                    assert!(!self.honest || more.0.is_ok() && more.1.is_ok(), "{more:?}");
-                }
-                Step::Lie(lie) => {
-                    lie.tell(&self.page);
-                    self.honest = false;
-                }
-            }
-            assert!(self.back.outstanding() <= self.back.size(), "more requests than slots");
-            assert!(self.front.free() <= self.front.size(), "more free slots than slots");
-        }
-    }
-
-    fn put(&mut self) {
-        let put = self.front.put(&[self.next; 20]);
-        let count = self.asked.len() + self.taken.len() + self.answered.len();
-        if self.honest {
-            assert_eq!(put.is_ok(), count < self.front.size() as usize, "whether a slot is free");
-        }
-        if put.is_ok() {
-            self.asked.push_back(self.next);
-            self.next = self.next.wrapping_add(1);
-        }
-    }
-
-    fn take(&mut self) {
-        let _ = self.front.publish();
-        let taken = self.back.take();
-        if self.honest {
-            let expected = self.asked.pop_front();
-            assert_eq!(taken, Ok(expected.map(|number| [number; 20])), "a request");
-            self.taken.extend(expected);
-        } else if let Ok(Some(_)) = taken {
-            self.taken.push_back(0);
-        }
-    }
-
-    fn answer(&mut self) {
-        if let Some(number) = self.taken.pop_front() {
-            self.back.put(&[number; 12]);
-            self.answered.push_back(number);
-        }
-    }
-
-    fn read(&mut self) {
-        let _ = self.back.publish();
-        let read = self.front.take();
-        if self.honest {
-            let expected = self.answered.pop_front();
-            assert_eq!(read, Ok(expected.map(|number| [number; 12])), "a response");
-        }
-    }
 }

@@ -84,6 +84,16 @@ fn attach(world: &mut World) -> Hostile {
     Hostile { domain, rings: [tx, rx], port }
 }
 
+impl Hostile {
+    /// Writes words into its transmit ring (0) or its receive ring (1).
+    fn write(&self, ring: usize, at: usize, words: &[u32]) {
+        let region = Region::of(&self.rings[ring]);
+        for (number, &word) in words.iter().enumerate() {
+            region.word(at + number * 4).store(word, Ordering::Relaxed);
+        }
+    }
+}
+
 struct Play {
     world: World,
     honest: [Guest; 2],
@@ -123,24 +133,16 @@ impl Play {
                 self.world.memory.revoke(self.hostile.domain, u32::from(reference % 8));
             }
             Step::Slot { at, reference, offset, flags, size } => {
-                let region = Region::of(&self.hostile.rings[0]);
-                let at = 64 + usize::from(at) * 12;
                 let first = u32::from(offset) | u32::from(flags) << 16;
-                for (word, value) in
-                    [u32::from(reference % 8), first, u32::from(size) << 16].into_iter().enumerate()
-                {
-                    region.word(at + word * 4).store(value, Ordering::Relaxed);
-                }
+                let words = [u32::from(reference % 8), first, u32::from(size) << 16];
+                self.hostile.write(0, 64 + usize::from(at) * 12, &words);
             }
             Step::Page { at, reference } => {
-                let region = Region::of(&self.hostile.rings[1]);
-                region
-                    .word(64 + usize::from(at) * 8 + 4)
-                    .store((reference % 8).into(), Ordering::Relaxed);
+                let at = 64 + usize::from(at) * 8 + 4;
+                self.hostile.write(1, at, &[u32::from(reference % 8)]);
             }
             Step::Lie { rx, at, value } => {
-                let region = Region::of(&self.hostile.rings[usize::from(rx)]);
-                region.word(usize::from(at % 1024) * 4).store(value, Ordering::Relaxed);
+                self.hostile.write(rx.into(), usize::from(at % 1024) * 4, &[value]);
             }
             Step::Nudge { rx, word, by } => {
                 let region = Region::of(&self.hostile.rings[usize::from(rx)]);

@@ -48,6 +48,7 @@ xen_pvh_boot::entry!(main: main, crash: crash);
 
 fn main(boot: &'static BootInfo) -> ! {
     console::log_from(LevelFilter::Info);
+    assert!(xen_pvh_boot::upcalls_leave_no_trace(), "an upcall changed what it interrupted");
     let (mut act, mut then) = (None, None);
     let options = read_options(boot, |word| match word.strip_prefix("then=") {
         Some(end) => then = Some(end),

@@ -3,6 +3,8 @@
 use core::fmt;
 use core::str::FromStr;
 
+use offload::{IPV4, IPV6, TCP, UDP, VLAN};
+
 use crate::held::Network;
 
 /// The address of an Ethernet interface.
@@ -57,21 +59,12 @@ impl fmt::Display for Mac {
 /// VLAN tag.
 pub const HEAD: usize = 64;
 
-/// The bytes of an Ethernet header: no frame is shorter.
-pub const ETHERNET: usize = 14;
-
-pub(crate) const VLAN: u16 = 0x8100;
-pub(crate) const IPV4: u16 = 0x0800;
-pub(crate) const IPV6: u16 = 0x86dd;
-pub(crate) const TCP: u8 = 6;
-pub(crate) const UDP: u8 = 17;
-
 /// The first bytes of a frame; those that it does not have are zero.
 #[derive(Clone, Copy, Debug)]
 pub struct Head([u8; HEAD]);
 
 impl Head {
-    /// The head of a frame that has at least an [`ETHERNET`] header.
+    /// The head of a frame that has at least an [Ethernet header](offload::ETHERNET).
     #[must_use]
     pub const fn new(bytes: [u8; HEAD]) -> Self {
         Self(bytes)

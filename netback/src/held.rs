@@ -7,13 +7,13 @@
 use alloc::boxed::Box;
 use core::time::Duration;
 
+use offload::ETHERNET;
 use xen_sys::page::Shared;
 use xen_sys::ring::netif::{
     self, EXTRA_GSO, EXTRA_MORE, ExtraInfo, Flags, Gso, TxRequest, TxResponse,
 };
 use xen_sys::ring::slots::Back;
 
-use crate::head::ETHERNET;
 use crate::violation::Violation;
 
 /// Slots of a transmit ring of one page.
@@ -85,6 +85,9 @@ pub(crate) struct Held {
 const END: u16 = u16::MAX;
 
 impl Held {
+    /// How much memory it takes beside its own.
+    pub(crate) const BYTES: usize = SLOTS * (size_of::<Piece>() + size_of::<Frame>());
+
     pub(crate) fn new() -> Self {
         let mut pieces = Box::new([Piece::default(); SLOTS]);
         for (next, piece) in (1..).zip(pieces.iter_mut()) {

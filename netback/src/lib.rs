@@ -21,7 +21,6 @@ mod rate;
 mod receive;
 pub mod switch;
 mod table;
-mod transport;
 mod violation;
 
 pub use head::Mac;

@@ -9,7 +9,7 @@ use xen_sys::ring::slots::Back;
 
 use crate::head::Mac;
 use crate::held::{self, Held};
-use crate::receive::Receive;
+use crate::receive::{self, Receive};
 use crate::table::Table;
 
 pub(crate) use crate::rate::Credit;
@@ -145,12 +145,20 @@ pub(crate) struct Queue<P> {
     pub(crate) is_output: bool,
     /// It is among those that have responses to show.
     pub(crate) is_touched: bool,
+    /// There is a timer for when it may send again.
+    pub(crate) is_spent: bool,
     /// There is a timer for the frames that wait for it.
     pub(crate) is_watched: bool,
     /// Responses in its transmit ring for which it got no event.
     pub(crate) owed: u32,
     /// There is a timer for them.
     pub(crate) is_owing: bool,
+}
+
+impl<P> Queue<P> {
+    /// How much memory it takes, with what the switch notes of it, which may be twice as much as there is
+    /// to note.
+    pub(crate) const BYTES: usize = 2 * size_of::<Self>() + Held::BYTES + receive::BYTES + 1024;
 }
 
 impl<P: Shared> Queue<P> {
@@ -162,6 +170,7 @@ impl<P: Shared> Queue<P> {
             is_ready: false,
             is_output: false,
             is_touched: false,
+            is_spent: false,
             is_watched: false,
             owed: 0,
             is_owing: false,

@@ -38,6 +38,9 @@ pub(crate) struct Receive<P> {
     pub(crate) is_stalled: bool,
 }
 
+/// How much memory one takes beside its own.
+pub(crate) const BYTES: usize = WAITING_MAX * size_of::<Waiting>();
+
 impl<P: Shared> Receive<P> {
     pub(crate) fn new(page: P) -> Self {
         Self {

@@ -18,6 +18,7 @@ use core::time::Duration;
 
 use xen_sys::page::Shared;
 
+use crate::head::Mac;
 use crate::place::Copier;
 use crate::port::{Config, Counters, Port, PortId, Queue, QueueId, Rings};
 use crate::table::Table;
@@ -46,6 +47,9 @@ const OWED_FOR: Duration = Duration::from_millis(1);
 
 /// How often a turn delivers before its owner gets to do something else.
 const ROUNDS: usize = 8;
+
+/// Memory that a new port leaves for what else there is.
+const SPARE: usize = 128 * 1024;
 
 /// Whose ring has news.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,7 +90,7 @@ pub struct Switch<P> {
     timers: BinaryHeap<Reverse<(Duration, Timer)>>,
     fresh: Fresh,
     round: Round,
-    /// Made when the first frame needs it.
+    /// Made for the first port that does not take every frame as it is.
     bench: Option<Box<Bench>>,
     /// When the last turn began.
     now: Duration,
@@ -113,14 +117,17 @@ impl<P: Shared> Switch<P> {
         }
     }
 
-    /// Adds a port with these rings, at least one pair; `None` if there are too many ports. What is
-    /// in its rings already is looked at in the next turn.
+    /// Adds a port with these rings, at least one pair; `None` if there are too many ports, or there is
+    /// not the memory for another. What is in its rings already is looked at in the next turn.
     pub fn attach(
         &mut self,
         config: Config,
         rings: impl ExactSizeIterator<Item = Rings<P>>,
     ) -> Option<PortId> {
         let queues = u8::try_from(rings.len()).ok().filter(|&count| count > 0)?;
+        if !has_memory(memory::<P>(queues) + SPARE) {
+            return None;
+        }
         let index = match self.entries.iter().position(|entry| entry.port.is_none()) {
             Some(index) => index,
             None if self.entries.len() < PORTS_MAX => {
@@ -129,6 +136,9 @@ impl<P: Shared> Switch<P> {
             }
             None => return None,
         };
+        if !config.takes.is_all() && self.bench.is_none() {
+            self.bench = Some(Box::new(Bench::new()));
+        }
         let entry = &mut self.entries[index];
         entry.port = Some(Port::new(config, rings));
         let index = u16::try_from(index).ok()?;
@@ -137,37 +147,54 @@ impl<P: Shared> Switch<P> {
             self.table.give(mac, id);
         }
         self.present.push(id);
-        self.reserve(queues.into());
+        self.reserve();
         for number in 0..queues {
             self.hear(QueueId { port: id, number });
         }
         Some(id)
     }
 
-    /// Sees to it that what is to be done for a new port's queues can be noted without allocating.
-    fn reserve(&mut self, queues: usize) {
+    /// Sees to it that what is to be done for all ports that there are can be noted without allocating,
+    /// beside what is noted now: that may be of ports that have gone.
+    fn reserve(&mut self) {
+        let ports = self.entries.iter().filter_map(|entry| entry.port.as_ref());
+        let queues = ports.map(|port| port.queues.len()).sum();
         self.ready.reserve(queues);
         self.outputs.reserve(queues);
         self.touched.reserve(queues);
-        // Of each side one, and the same of a port that has gone in the meantime.
-        self.notifications.reserve(4 * queues);
-        self.violations.reserve(2);
-        self.timers.reserve(6 * queues);
+        // In a turn, of the transmit ring one that was owed and one, and of the receive ring one.
+        self.notifications.reserve(3 * queues);
+        self.violations.reserve(self.present.len());
+        // One of each kind.
+        self.timers.reserve(3 * queues);
     }
 
     /// Removes a port. What waited for it is responded to; its own frames go nowhere any more.
     pub fn detach(&mut self, id: PortId) {
         let Some(port) = self.take_out(id) else { return };
+        self.present.retain(|&present| present != id);
         if let Some(mac) = port.config.mac {
             self.table.take_back(mac, id);
+            self.give_again(mac);
         }
-        self.present.retain(|&present| present != id);
         for queue in &port.queues {
             for waiting in &queue.receive.waiting {
                 self.end_use(waiting.from, waiting.frame, xen_sys::ring::netif::DROPPED);
             }
         }
         self.publish();
+    }
+
+    /// An address that one had can be another's, too, as that of a guest whose migration failed.
+    fn give_again(&mut self, mac: Mac) {
+        let Self { entries, present, table, .. } = self;
+        let has_it =
+            |id: &PortId| find(entries, *id).is_some_and(|port| port.config.mac == Some(mac));
+        if !table.is_given(mac)
+            && let Some(id) = present.iter().copied().rfind(has_it)
+        {
+            table.give(mac, id);
+        }
     }
 
     fn take_out(&mut self, id: PortId) -> Option<Port<P>> {
@@ -251,11 +278,19 @@ impl<P: Shared> Switch<P> {
             }
             self.timers.pop();
             match timer {
-                Timer::Credit(id) => self.hear(id),
+                Timer::Credit(id) => self.refill(id),
                 Timer::Stall(id) => self.end_stall(id, now),
                 Timer::Owed(id) => self.pay(id),
             }
         }
+    }
+
+    /// A queue may send again.
+    fn refill(&mut self, id: QueueId) {
+        if let Some(queue) = self.queue(id) {
+            queue.is_spent = false;
+        }
+        self.hear(id);
     }
 
     /// Notes that a port broke a rule.
@@ -313,6 +348,22 @@ impl<P: Shared> Switch<P> {
             self.notifications.push_back((id, Side::Tx));
         }
     }
+}
+
+/// How many bytes a port of so many queues takes, at most.
+#[must_use]
+pub const fn memory<P>(queues: u8) -> usize {
+    convert::BENCH_BYTES + queues as usize * Queue::<P>::BYTES
+}
+
+/// Whether there is memory for that much, as it is when many things are to be allocated that cannot do
+/// without.
+fn has_memory(bytes: usize) -> bool {
+    let mut room = Vec::<u8>::new();
+    let has_room = room.try_reserve_exact(bytes).is_ok();
+    // What is never looked at need not be allocated at all.
+    core::hint::black_box(&mut room);
+    has_room
 }
 
 fn find<P>(entries: &mut [Entry<P>], id: PortId) -> Option<&mut Port<P>> {

@@ -10,12 +10,9 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 use heapless::Vec as Stack;
+use offload::fill_checksum;
 use smoltcp::phy::{self, DeviceCapabilities, Medium};
 use smoltcp::time::Instant;
-use smoltcp::wire::{
-    EthernetFrame, EthernetProtocol, IpAddress, IpProtocol, Ipv4Packet, Ipv6Packet, TcpPacket,
-    UdpPacket,
-};
 use xen_sys::page::{PAGE_SIZE, Shared};
 use xen_sys::ring::netif::Flags;
 use xen_sys::ring::shared::Region;
@@ -107,6 +104,7 @@ impl<P: Shared, M: Shared> Device<P, M> {
         }
         let len = frame.len();
         if frame.flags.contains(Flags::CSUM_BLANK) {
+            // What cannot be understood stays as it is, and the stack drops it.
             fill_checksum(&mut self.received[..len]);
         }
         Ok(Some(len))
@@ -211,40 +209,3 @@ impl<P: Shared, M: Shared> phy::TxToken for TxToken<'_, P, M> {
 }
 
 const _: () = assert!(FRAME <= PAGE_SIZE, "a frame that is sent is in one page");
-
-/// Puts the checksum of TCP or UDP where the sender left it blank. What cannot be understood stays
-/// as it is, and the stack drops it.
-fn fill_checksum(frame: &mut [u8]) {
-    let Ok(mut ethernet) = EthernetFrame::new_checked(frame) else { return };
-    match ethernet.ethertype() {
-        EthernetProtocol::Ipv4 => {
-            let Ok(mut ip) = Ipv4Packet::new_checked(ethernet.payload_mut()) else { return };
-            let (from, to) = (IpAddress::Ipv4(ip.src_addr()), IpAddress::Ipv4(ip.dst_addr()));
-            let protocol = ip.next_header();
-            fill_transport(protocol, ip.payload_mut(), from, to);
-        }
-        EthernetProtocol::Ipv6 => {
-            let Ok(mut ip) = Ipv6Packet::new_checked(ethernet.payload_mut()) else { return };
-            let (from, to) = (IpAddress::Ipv6(ip.src_addr()), IpAddress::Ipv6(ip.dst_addr()));
-            let protocol = ip.next_header();
-            fill_transport(protocol, ip.payload_mut(), from, to);
-        }
-        _ => {}
-    }
-}
-
-fn fill_transport(protocol: IpProtocol, bytes: &mut [u8], from: IpAddress, to: IpAddress) {
-    match protocol {
-        IpProtocol::Tcp => {
-            if let Ok(mut tcp) = TcpPacket::new_checked(bytes) {
-                tcp.fill_checksum(&from, &to);
-            }
-        }
-        IpProtocol::Udp => {
-            if let Ok(mut udp) = UdpPacket::new_checked(bytes) {
-                udp.fill_checksum(&from, &to);
-            }
-        }
-        _ => {}
-    }
-}

@@ -1,7 +1,9 @@
-//! Stacks on ports of this project's own switch, alone and with an uplink to another one.
+//! Stacks on ports of this project's own switch, alone and with an uplink to another one. Nothing that
+//! carries frames between them allocates.
 
 use core::time::Duration;
 
+use allocation_counter::measure;
 use netback::Switch;
 use netback::place::{Copier, Copy, Place};
 use netback::port::{Config, PortId, QueueId, Rings, Takes};
@@ -23,6 +25,14 @@ const UPLINK: usize = 128;
 
 fn pages(count: usize) -> Vec<OwnPage> {
     OwnPages::zeroed(count).expect("memory").split().collect()
+}
+
+/// What a piece of work gives that must not allocate.
+fn without_allocations<R>(what: &str, work: impl FnOnce() -> R) -> R {
+    let mut result = None;
+    let made = measure(|| result = Some(work()));
+    assert_eq!(made.count_total, 0, "{what} allocates: {made:?}");
+    result.expect("it ran")
 }
 
 /// A switch, and the pages that it can reach, by their references.
@@ -84,8 +94,11 @@ impl Bridge {
     }
 
     fn turn(&mut self, port: PortId, now: Duration) {
-        self.switch.hear(QueueId { port, number: 0 });
-        while self.switch.turn(&mut self.memory, now) {}
+        without_allocations("the switch", || {
+            self.switch.hear(QueueId { port, number: 0 });
+            while self.switch.turn(&mut self.memory, now) {}
+            while self.switch.next_notification().is_some() {}
+        });
         let violation = self.switch.next_violation();
         assert!(violation.is_none(), "the switch complains of {violation:?}");
     }
@@ -126,9 +139,11 @@ impl Host {
 
     fn poll(&mut self, now: Duration) {
         let now = Instant::from_micros(i64::try_from(now.as_micros()).expect("a small time"));
-        self.interface.poll(now, &mut self.device, &mut self.sockets);
-        let _ = self.device.publish();
-        self.device.has_more().expect("the switch keeps the rules");
+        without_allocations("a stack and its device", || {
+            self.interface.poll(now, &mut self.device, &mut self.sockets);
+            let _ = self.device.publish();
+            self.device.has_more().expect("the switch keeps the rules");
+        });
     }
 }
 
@@ -196,7 +211,9 @@ fn an_uplink_joins_two_switches() {
         for _ in 0..3 {
             ours.turn(guest_port, now);
             ours.turn(inner_port, now);
-            while uplink.carry().expect("both switches keep the rules").has_more {}
+            without_allocations("the uplink", || {
+                while uplink.carry().expect("both switches keep the rules").has_more {}
+            });
             dom0s.turn(outer_port, now);
             dom0s.turn(dom0_port, now);
         }

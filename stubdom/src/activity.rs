@@ -1,31 +1,23 @@
-//! What the store did since its start.
-
-use alloc::vec::Vec;
+//! What this domain did since its start.
 
 /// Counts for an operator, and for whoever measures.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Activity {
     /// Turns of the main loop.
     pub turns: u64,
     /// Times that it slept and was woken.
     pub wakeups: u64,
-    /// Events that were seen.
+    /// Events that came.
     pub events: u64,
-    /// Events that were sent to guests for what was moved in their rings.
+    /// Events that were sent.
     pub notifications: u64,
 }
 
-impl Activity {
-    /// Each count with its name.
-    #[must_use]
-    pub fn named(&self) -> Vec<(&'static str, u64)> {
-        let Self { turns, wakeups, events, notifications } = *self;
-        let named = [
-            ("turns", turns),
-            ("wake-ups", wakeups),
-            ("events", events),
-            ("notifications", notifications),
-        ];
-        named.into()
-    }
+/// What was asked of Xen to move frames.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Copying {
+    /// Calls.
+    pub calls: u64,
+    /// Copies made by them.
+    pub copies: u64,
 }

@@ -1,6 +1,8 @@
 //! Who is connected, and how: a ring, an event channel, and the server's name for both.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use xen_sys::ids::{DomId as XenDomId, Port};
@@ -8,11 +10,12 @@ use xen_sys::page::Shared;
 use xen_sys::ring::BadIndex;
 use xen_sys::ring::xenstore::{RING_SIZE, RingError, Server as Ring, ServerFeatures};
 use xenstore_core::wire::Violation;
-use xenstore_core::{ConnId, DomId, Host, Server, UniqueId, Unreachable};
+use xenstore_core::{ConnId, Counts, DomId, Host, Server, Stats, UniqueId, Unreachable};
 
 use crate::activity::Activity;
 use crate::departures;
 use crate::machine::{Line, Machine};
+use crate::metrics::{Figures, Store};
 
 /// One connected guest. The line, its event channel, goes before the page it speaks of.
 struct Session<M: Machine> {
@@ -46,8 +49,13 @@ pub struct Guests<M: Machine> {
     sessions: Vec<Option<Session<M>>>,
     /// By local port: slot + 1, or 0.
     by_port: Vec<u32>,
+    /// Where requests are copied to out of a ring; kept, because to fill it anew with zeros would
+    /// take as long as to look for a node.
+    requests: Box<[u8]>,
     /// Guests with requests that the last look at them left in the ring.
     backlog: VecDeque<ConnId>,
+    /// Domains that are gone, which was not told yet.
+    gone: Vec<DomId>,
     /// Where it all happens.
     pub machine: M,
     /// What was done so far.
@@ -58,13 +66,27 @@ impl<M: Machine> Guests<M> {
     /// Nobody yet.
     pub fn new(machine: M) -> Self {
         let (sessions, by_port) = (Vec::new(), Vec::new());
-        let activity = Activity::default();
-        Self { sessions, by_port, backlog: VecDeque::new(), machine, activity }
+        let (requests, activity) = (Box::new([0; RING_SIZE]), Activity::default());
+        let (backlog, gone) = (VecDeque::new(), Vec::new());
+        Self { sessions, by_port, requests, backlog, gone, machine, activity }
+    }
+
+    /// All that there is to show of the store.
+    pub fn figures<'a>(&'a self, counts: &'a Counts, stats: Stats) -> Figures<'a> {
+        let store = Store { counts, stats };
+        Figures { activity: self.activity, store: Some(store), ..self.machine.figures() }
     }
 
     /// Whether a guest has requests that nobody has looked at yet.
     pub fn has_backlog(&self) -> bool {
         !self.backlog.is_empty()
+    }
+
+    /// Logs which domains are gone. What they had is free only when the server has cleared it away.
+    pub fn tell_who_is_gone(&mut self) {
+        for domain in self.gone.drain(..) {
+            log::info!("domain {domain} is gone; {} bytes in use", self.machine.memory_used());
+        }
     }
 
     /// The guest that notified at `port`.
@@ -111,9 +133,20 @@ impl<M: Machine> Guests<M> {
     /// Gives what waits in the guest's ring to the server. Room for the replies is made first.
     fn receive(&mut self, conn: ConnId, server: &mut Server) -> Result<(), Fault> {
         self.transmit(conn, server)?;
+        let mut requests = core::mem::take(&mut self.requests);
+        let done = self.receive_into(&mut requests, conn, server);
+        self.requests = requests;
+        done
+    }
+
+    fn receive_into(
+        &mut self,
+        requests: &mut [u8],
+        conn: ConnId,
+        server: &mut Server,
+    ) -> Result<(), Fault> {
         let Some(session) = self.session(conn) else { return Ok(()) };
-        let mut requests = [0; RING_SIZE];
-        let waiting = session.ring.peek(&mut requests)?;
+        let waiting = session.ring.peek(requests)?;
         if waiting > 0 {
             let taken = server.receive(conn, &requests[..waiting], self).map_err(Fault::Message)?;
             if let Some(session) = self.session(conn) {
@@ -304,7 +337,7 @@ impl<M: Machine> Host for Guests<M> {
             self.point(line.port(), None);
         }
         drop(session);
-        log::info!("domain {domain} is gone; {} bytes in use", self.machine.memory_used());
+        self.gone.push(domain);
     }
 
     fn has_memory(&self, bytes: usize) -> bool {
@@ -315,8 +348,8 @@ impl<M: Machine> Host for Guests<M> {
         log::info!("{text}");
     }
 
-    fn counters(&self) -> Vec<(&'static str, u64)> {
-        self.activity.named()
+    fn counters(&self, counts: &Counts, stats: Stats) -> String {
+        self.figures(counts, stats).lines()
     }
 }
 

@@ -19,6 +19,7 @@ pub mod options;
 pub mod own_store;
 #[cfg(not(test))]
 pub mod platform;
+pub mod publication;
 pub mod stack;
 #[cfg(test)]
 mod store_in_memory;

@@ -8,6 +8,8 @@ use xen_sys::grant::MapError;
 use xen_sys::ids::{DomId, Errno, Port};
 use xen_sys::page::Shared;
 
+use crate::metrics::Figures;
+
 /// Where the store runs.
 pub trait Machine {
     /// A guest's page with its rings; given back when dropped.
@@ -40,6 +42,9 @@ pub trait Machine {
 
     /// How many bytes of the heap are in use.
     fn memory_used(&self) -> usize;
+
+    /// What it has to show of itself: who it is, since when, and its memory.
+    fn figures(&self) -> Figures<'_>;
 }
 
 /// An open local port with a guest at the other end.

@@ -1,19 +1,23 @@
-//! Figures of this domain as text that Prometheus reads: its text exposition format, version 0.0.4.
+//! Figures of this domain: one list, shown as a [page](Figures::page) that Prometheus reads, as
+//! [nodes](Nodes) of Xenstore, and as [lines](Figures::lines) for a terminal.
 //!
 //! Whoever has figures puts them into a [`Figures`]; what it does not have is not shown. They are
 //! counts and amounts, and names of this program's own: nothing that a guest wrote is among them.
 
+mod nodes;
+mod text;
+
+use alloc::format;
 use alloc::string::String;
-use core::fmt::{self, Display, Write};
+use core::fmt::{self, Display};
 use core::time::Duration;
 
-use crate::http::Page;
+use databack::broker;
+use xenstore_core::{Counts, Stats};
 
-/// The media type of the text.
-const KIND: &str = "text/plain; version=0.0.4; charset=utf-8";
+use crate::activity::{Activity, Copying};
 
-/// The most bytes of the text.
-const MOST: usize = 256 * 1024;
+pub use nodes::{Change, Nodes};
 
 /// Counts, each by the name of what it counts.
 pub type Named<'a> = &'a [(&'a str, u64)];
@@ -29,25 +33,16 @@ pub struct Figures<'a> {
     pub memory: usize,
     /// Bytes of it that are free.
     pub memory_free: usize,
-    /// What was done, if that is counted.
-    pub activity: Option<Activity>,
+    /// What was done.
+    pub activity: Activity,
+    /// What was asked of Xen to move frames, if there is a switch.
+    pub copying: Option<Copying>,
     /// The store, if it is here.
     pub store: Option<Store<'a>>,
     /// The data channels, if they are here.
-    pub channels: Option<Channels>,
+    pub channels: Option<broker::Figures>,
     /// The ports of the switch.
     pub ports: &'a [Port<'a>],
-}
-
-/// What was done since the start.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Activity {
-    /// Events that came.
-    pub events: u64,
-    /// Events that were sent.
-    pub notifications: u64,
-    /// How often all slept and was woken.
-    pub wakeups: u64,
 }
 
 /// Who this is.
@@ -62,41 +57,12 @@ pub struct Identity<'a> {
 }
 
 /// Figures of the store.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Store<'a> {
-    /// Requests that were answered, by their kind.
-    pub requests: Named<'a>,
-    /// Errors among the answers, by their name.
-    pub errors: Named<'a>,
-    /// What quotas refused, by the quota.
-    pub refusals: Named<'a>,
-    /// Nodes that there are.
-    pub nodes: usize,
-    /// Domains that are known.
-    pub domains: usize,
-    /// Connections that there are.
-    pub connections: usize,
-    /// Watches that there are.
-    pub watches: usize,
-    /// Transactions that are open.
-    pub transactions_open: usize,
-    /// Transactions that were ended.
-    pub transactions: u64,
-    /// Those among them that have to be tried again.
-    pub aborts: u64,
-    /// Bytes that came.
-    pub bytes_in: u64,
-    /// Bytes that were sent.
-    pub bytes_out: u64,
-}
-
-/// Figures of the data channels.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Channels {
-    /// Channels that are open.
-    pub open: usize,
-    /// Channels that were opened.
-    pub opened: u64,
+    /// What it did.
+    pub counts: &'a Counts,
+    /// What it holds.
+    pub stats: Stats,
 }
 
 /// Figures of a port of the switch.
@@ -119,6 +85,16 @@ impl<'a> Port<'a> {
     }
 }
 
+/// The name of a port: that of what is behind it, with a number where another has that one already.
+#[must_use]
+pub fn port_name(wanted: String, is_taken: impl Fn(&str) -> bool) -> String {
+    if !is_taken(&wanted) {
+        return wanted;
+    }
+    let mut numbered = (2_u32..).map(|number| format!("{wanted}-{number}"));
+    numbered.find(|name| !is_taken(name)).unwrap_or(wanted)
+}
+
 /// What went in one direction.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Way {
@@ -128,196 +104,190 @@ pub struct Way {
     pub bytes: u64,
 }
 
-impl Figures<'_> {
-    /// The page, unless there is not the memory for it, or it would be larger than any can be.
-    #[must_use]
-    pub fn page(&self) -> Option<Page> {
-        let mut text = Bounded(String::new());
-        self.write(&mut text).ok()?;
-        Some(Page { kind: KIND, text: text.0 })
-    }
-
-    /// Writes the text.
-    ///
-    /// # Errors
-    /// Those of `to`.
-    pub fn write(&self, to: impl Write) -> fmt::Result {
-        let mut text = Text(to);
-        let Identity { version, role, xen } = self.identity;
-        text.family("info", Kind::Gauge, "Who this is; always 1.")?
-            .sample(&[("version", version), ("role", role), ("xen", xen)], 1)?;
-        let uptime = Seconds(self.uptime);
-        text.single("uptime_seconds", Kind::Gauge, "Time since the start.", uptime)?;
-        let memory = self.memory;
-        text.single("memory_bytes", Kind::Gauge, "Memory of the heap, used or not.", memory)?;
-        let free = self.memory_free;
-        text.single("memory_free_bytes", Kind::Gauge, "Memory of the heap that is free.", free)?;
-        if let Some(Activity { events, notifications, wakeups }) = self.activity {
-            text.single("events_total", Kind::Counter, "Events that came.", events)?;
-            let help = "Events that were sent.";
-            text.single("notifications_total", Kind::Counter, help, notifications)?;
-            let help = "Times that it slept and was woken.";
-            text.single("wakeups_total", Kind::Counter, help, wakeups)?;
-        }
-        if let Some(store) = &self.store {
-            store.write(&mut text)?;
-        }
-        if let Some(Channels { open, opened }) = self.channels {
-            text.single("channels", Kind::Gauge, "Data channels that are open.", open)?;
-            let help = "Data channels that were opened.";
-            text.single("channels_opened_total", Kind::Counter, help, opened)?;
-        }
-        write_ports(self.ports, &mut text)
-    }
-}
-
-impl Store<'_> {
-    fn write(&self, text: &mut Text<impl Write>) -> fmt::Result {
-        let by = |name, label, help, counts| (name, label, help, counts);
-        for (name, label, help, counts) in [
-            by("store_requests_total", "type", "Requests that were answered.", self.requests),
-            by("store_errors_total", "error", "Answers that were errors.", self.errors),
-            by("store_refusals_total", "quota", "Requests that a quota refused.", self.refusals),
-        ] {
-            let mut family = text.family(name, Kind::Counter, help)?;
-            counts.iter().try_for_each(|&(of, count)| family.sample(&[(label, of)], count))?;
-        }
-        for (name, help, count) in [
-            ("store_nodes", "Nodes of the tree.", self.nodes),
-            ("store_domains", "Domains that are known.", self.domains),
-            ("store_connections", "Connections of domains.", self.connections),
-            ("store_watches", "Watches of all connections.", self.watches),
-            ("store_transactions_open", "Transactions that are open.", self.transactions_open),
-        ] {
-            text.single(name, Kind::Gauge, help, count)?;
-        }
-        for (name, help, count) in [
-            ("store_transactions_total", "Transactions that were ended.", self.transactions),
-            ("store_aborts_total", "Transactions that must be tried again.", self.aborts),
-            ("store_received_bytes_total", "Bytes of requests.", self.bytes_in),
-            ("store_sent_bytes_total", "Bytes of answers and of events.", self.bytes_out),
-        ] {
-            text.single(name, Kind::Counter, help, count)?;
-        }
-        Ok(())
-    }
-}
-
-fn write_ports(ports: &[Port<'_>], text: &mut Text<impl Write>) -> fmt::Result {
-    let ways = || ports.iter().flat_map(|port| port.ways());
-    if ports.is_empty() {
-        return Ok(());
-    }
-    text.single("switch_ports", Kind::Gauge, "Ports of the switch.", ports.len())?;
-    let mut family = text.family("switch_frames_total", Kind::Counter, "Frames, by port.")?;
-    for (port, direction, way) in ways() {
-        family.sample(&[("port", port), ("direction", direction)], way.frames)?;
-    }
-    let mut family =
-        text.family("switch_bytes_total", Kind::Counter, "Bytes of frames, by port.")?;
-    for (port, direction, way) in ways() {
-        family.sample(&[("port", port), ("direction", direction)], way.bytes)?;
-    }
-    let help = "Frames that went nowhere, by port and reason.";
-    let mut family = text.family("switch_drops_total", Kind::Counter, help)?;
-    for port in ports {
-        for &(reason, count) in port.drops {
-            family.sample(&[("port", port.name), ("reason", reason)], count)?;
-        }
-    }
-    Ok(())
-}
-
-/// What Prometheus makes of a figure.
-#[derive(Clone, Copy, Debug)]
+/// What a family of figures is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// It only grows, but for a new start.
     Counter,
     /// It is what it is now.
     Gauge,
+    /// Its labels are the figure.
+    Info,
 }
 
-/// The format, line by line.
-struct Text<W>(W);
-
-/// The samples of one name.
-struct Family<'t, W> {
-    to: &'t mut W,
+/// Figures of one name, told apart by their labels.
+#[derive(Clone, Copy, Debug)]
+struct Family {
     name: &'static str,
+    kind: Kind,
+    help: &'static str,
+    labels: &'static [&'static str],
 }
 
-impl<W: Write> Text<W> {
-    fn family(
-        &mut self,
-        name: &'static str,
-        kind: Kind,
-        help: &str,
-    ) -> Result<Family<'_, W>, fmt::Error> {
-        let kind = match kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
+/// A way to show figures.
+trait Show {
+    /// What comes is of this family; each comes once.
+    fn family(&mut self, family: Family) -> fmt::Result;
+
+    /// A figure of the family that came last, with a value for each of its labels.
+    fn sample(&mut self, labels: &[&str], value: &dyn Display) -> fmt::Result;
+}
+
+impl Figures<'_> {
+    /// Shows them all: this is the list.
+    fn show(&self, to: &mut impl Show) -> fmt::Result {
+        let mut list = List(to);
+        let Identity { version, role, xen } = self.identity;
+        let family = Family {
+            name: "info",
+            kind: Kind::Info,
+            help: "Who this is; always 1.",
+            labels: &["version", "role", "xen"],
         };
-        write!(self.0, "# HELP stubdom_{name} {help}\n# TYPE stubdom_{name} {kind}\n")?;
-        Ok(Family { to: &mut self.0, name })
+        list.0.family(family)?;
+        list.0.sample(&[version, role, xen], &1)?;
+        list.gauge("uptime_seconds", "Time since the start.", &Seconds(self.uptime))?;
+        list.gauge("memory_bytes", "Memory of the heap, used or not.", &self.memory)?;
+        list.gauge("memory_free_bytes", "Memory of the heap that is free.", &self.memory_free)?;
+        let Activity { turns, wakeups, events, notifications } = self.activity;
+        list.counter("turns_total", "Turns of the main loop.", turns)?;
+        list.counter("wakeups_total", "Times that it slept and was woken.", wakeups)?;
+        list.counter("events_total", "Events that came.", events)?;
+        list.counter("notifications_total", "Events that were sent.", notifications)?;
+        if let Some(Copying { calls, copies }) = self.copying {
+            list.counter("grant_copy_calls_total", "Calls of Xen's to copy frames.", calls)?;
+            list.counter("grant_copies_total", "Copies that they made.", copies)?;
+        }
+        if let Some(store) = &self.store {
+            show_store(store, &mut list)?;
+        }
+        if let Some(channels) = &self.channels {
+            show_channels(channels, &mut list)?;
+        }
+        show_ports(self.ports, &mut list)
     }
+}
 
-    fn single(
+fn show_store(store: &Store<'_>, list: &mut List<'_, impl Show>) -> fmt::Result {
+    let Store { counts, stats } = store;
+    let by = |name, help, labels| Family { name, kind: Kind::Counter, help, labels };
+    let family = by("store_requests_total", "Requests that were answered.", &["type"]);
+    list.by_name(family, counts.requests())?;
+    let family = by("store_errors_total", "Answers that were errors.", &["error"]);
+    list.by_name(family, counts.errors())?;
+    let family = by("store_refusals_total", "Requests that a quota refused.", &["quota"]);
+    list.by_name(family, counts.refusals())?;
+    let help = "Transactions that were started.";
+    list.counter("store_transactions_started_total", help, counts.transactions_started())?;
+    let help = "Transactions that ended, by how they did.";
+    let family = by("store_transactions_ended_total", help, &["how"]);
+    list.by_name(family, counts.transactions_ended())?;
+    let open = counts.transactions_open();
+    list.gauge("store_transactions_open", "Transactions that are open.", &open)?;
+    for (name, help, count) in [
+        ("store_nodes", "Nodes of the tree.", stats.nodes),
+        ("store_watches", "Watches of all connections.", stats.watches),
+        ("store_connections", "Connections of domains.", stats.connections),
+        ("store_domains", "Domains that are known.", stats.domains),
+    ] {
+        list.gauge(name, help, &count)?;
+    }
+    list.counter("store_received_bytes_total", "Bytes of requests.", counts.received_bytes())?;
+    let help = "Bytes of answers and of events.";
+    list.counter("store_sent_bytes_total", help, counts.sent_bytes())
+}
+
+fn show_channels(channels: &broker::Figures, list: &mut List<'_, impl Show>) -> fmt::Result {
+    for (name, help, count) in [
+        ("channels", "Data channels that are open.", channels.channels),
+        ("channels_services", "Names that are served.", channels.services),
+        ("channels_subscriptions", "Subscriptions to messages.", channels.subscriptions),
+        ("channels_pushes_open", "Blocks that are under way.", channels.pushes_open),
+        ("channels_kept_messages", "Messages that are kept for later.", channels.kept),
+        ("channels_memory_bytes", "Memory of rings and of what waits.", channels.memory),
+    ] {
+        list.gauge(name, help, &count)?;
+    }
+    let help = "What would have taken more memory than its domain may use.";
+    for (name, help, count) in [
+        ("channels_opened_total", "Data channels that were opened.", channels.opened),
+        ("channels_pushes_total", "Blocks that were pushed.", channels.pushes),
+        ("channels_push_bytes_total", "Bytes of blocks that were taken.", channels.push_bytes),
+        ("channels_messages_total", "Messages that were published.", channels.published),
+        ("channels_message_bytes_total", "Bytes of messages.", channels.published_bytes),
+        ("channels_refusals_total", help, channels.refused),
+    ] {
+        list.counter(name, help, count)?;
+    }
+    let family = Family {
+        name: "channels_violations_total",
+        kind: Kind::Counter,
+        help: "Channels that ended since their client broke a rule.",
+        labels: &["rule"],
+    };
+    list.by_name(family, channels.violations.into_iter())
+}
+
+fn show_ports(ports: &[Port<'_>], list: &mut List<'_, impl Show>) -> fmt::Result {
+    if ports.is_empty() {
+        return Ok(());
+    }
+    list.gauge("switch_ports", "Ports of the switch.", &ports.len())?;
+    let ways = || ports.iter().flat_map(Port::ways);
+    let by = |name, help, labels| Family { name, kind: Kind::Counter, help, labels };
+    list.0.family(by("switch_frames_total", "Frames, by port.", &["port", "direction"]))?;
+    for (port, direction, way) in ways() {
+        list.0.sample(&[port, direction], &way.frames)?;
+    }
+    list.0.family(by("switch_bytes_total", "Bytes of frames, by port.", &["port", "direction"]))?;
+    for (port, direction, way) in ways() {
+        list.0.sample(&[port, direction], &way.bytes)?;
+    }
+    let help = "Frames that went nowhere, by port and reason.";
+    list.0.family(by("switch_drops_total", help, &["port", "reason"]))?;
+    for port in ports {
+        for (reason, count) in port.drops {
+            list.0.sample(&[port.name, reason], count)?;
+        }
+    }
+    Ok(())
+}
+
+/// What the list is made with.
+struct List<'s, S>(&'s mut S);
+
+impl<S: Show> List<'_, S> {
+    fn gauge(
         &mut self,
         name: &'static str,
-        kind: Kind,
-        help: &str,
-        value: impl Display,
+        help: &'static str,
+        value: &dyn Display,
     ) -> fmt::Result {
-        self.family(name, kind, help)?.sample(&[], value)
+        self.0.family(Family { name, kind: Kind::Gauge, help, labels: &[] })?;
+        self.0.sample(&[], value)
+    }
+
+    fn counter(&mut self, name: &'static str, help: &'static str, count: u64) -> fmt::Result {
+        self.0.family(Family { name, kind: Kind::Counter, help, labels: &[] })?;
+        self.0.sample(&[], &count)
+    }
+
+    fn by_name<'n>(
+        &mut self,
+        family: Family,
+        mut counts: impl Iterator<Item = (&'n str, u64)>,
+    ) -> fmt::Result {
+        self.0.family(family)?;
+        counts.try_for_each(|(name, count)| self.0.sample(&[name], &count))
     }
 }
 
-impl<W: Write> Family<'_, W> {
-    fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) -> fmt::Result {
-        write!(self.to, "stubdom_{}", self.name)?;
-        for (number, (label, text)) in labels.iter().enumerate() {
-            let before = if number == 0 { '{' } else { ',' };
-            write!(self.to, "{before}{label}=\"{}\"", Escaped(text))?;
-        }
-        let after = if labels.is_empty() { "" } else { "}" };
-        writeln!(self.to, "{after} {value}")
-    }
-}
-
-/// A time in the format's unit. Floating point would cost the image more than all of this.
+/// A time in seconds. Floating point would cost the image more than all of this.
 struct Seconds(Duration);
 
 impl Display for Seconds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{:03}", self.0.as_secs(), self.0.subsec_millis())
-    }
-}
-
-/// A label's value as the format has it.
-struct Escaped<'a>(&'a str);
-
-impl Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.chars().try_for_each(|c| match c {
-            '\\' => f.write_str("\\\\"),
-            '"' => f.write_str("\\\""),
-            '\n' => f.write_str("\\n"),
-            c => f.write_char(c),
-        })
-    }
-}
-
-/// Text of at most [`MOST`] bytes, for which running out of memory is an error.
-struct Bounded(String);
-
-impl Write for Bounded {
-    fn write_str(&mut self, part: &str) -> fmt::Result {
-        if part.len() > MOST - self.0.len() {
-            return Err(fmt::Error);
-        }
-        self.0.try_reserve(part.len()).map_err(|_| fmt::Error)?;
-        self.0.push_str(part);
-        Ok(())
     }
 }
 

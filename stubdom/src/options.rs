@@ -115,10 +115,13 @@ impl<A: FromStr + Copy + Into<IpAddr>> Subnet<A> {
 
 /// Reads an address that one host can have.
 fn host<A: FromStr + Copy + Into<IpAddr>>(text: &str) -> Option<A> {
-    let address: A = text.parse().ok()?;
-    let every = address.into();
-    let is_one = !every.is_unspecified() && !every.is_multicast() && !every.is_loopback();
-    (is_one && every != IpAddr::V4(Ipv4Addr::BROADCAST)).then_some(address)
+    text.parse().ok().filter(|&address: &A| is_one_host(address.into()))
+}
+
+/// Whether one host can have an address, and others send to it there.
+pub(crate) fn is_one_host(address: IpAddr) -> bool {
+    let is_one = !address.is_unspecified() && !address.is_multicast() && !address.is_loopback();
+    is_one && address != IpAddr::V4(Ipv4Addr::BROADCAST)
 }
 
 /// A failure on purpose, for the tests of its report.

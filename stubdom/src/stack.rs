@@ -18,7 +18,7 @@ use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, IpAddress, IpCidr};
 
 use crate::http::Page;
-use crate::options::{Ipv4, Net};
+use crate::options::{Ipv4, Net, is_one_host};
 use connection::Connection;
 
 /// The port of HTTP.
@@ -87,6 +87,7 @@ impl Stack {
         for connection in &mut self.connections {
             connection.serve(self.sockets.get_mut(connection.socket), now, &mut page);
         }
+        self.make_place(now);
         while self.interface.poll_egress(at, device, &mut self.sockets) != PollResult::None {}
         // What was reset could say so by now.
         for connection in &mut self.connections {
@@ -95,13 +96,29 @@ impl Stack {
         if has_more { Some(now) } else { self.next_time(now) }
     }
 
+    /// If all places are taken, those who have not come to it in a while lose theirs.
+    fn make_place(&mut self, now: Duration) {
+        let sockets = &mut self.sockets;
+        let socket = |one: &Connection| sockets.get::<tcp::Socket<'_>>(one.socket);
+        if self.connections.iter().any(|one| !socket(one).is_active()) {
+            return;
+        }
+        for one in &self.connections {
+            let socket = sockets.get_mut::<tcp::Socket<'_>>(one.socket);
+            if one.greeted_until(socket).is_some_and(|until| until <= now) {
+                socket.abort();
+            }
+        }
+    }
+
     fn next_time(&mut self, now: Duration) -> Option<Duration> {
         let delay = self.interface.poll_delay(instant(now), &self.sockets);
         let delay = delay.map(|delay| match Duration::from_micros(delay.total_micros()) {
             Duration::ZERO => PATIENCE,
             delay => delay,
         });
-        let until = self.connections.iter().filter_map(Connection::until);
+        let until = |one: &Connection| one.until(self.sockets.get(one.socket), now);
+        let until = self.connections.iter().filter_map(until);
         until.chain(delay.map(|delay| now + delay)).min()
     }
 
@@ -127,13 +144,20 @@ impl Stack {
     fn heed_dhcp(&mut self) {
         let Some(dhcp) = self.dhcp else { return };
         let Some(event) = self.sockets.get_mut::<dhcpv4::Socket<'_>>(dhcp).poll() else { return };
-        let (address, router) = match event {
-            dhcpv4::Event::Configured(config) => (Some(config.address), config.router),
-            dhcpv4::Event::Deconfigured => (None, None),
+        // Whoever is on the link can be the server: what no host can have is not taken from it.
+        let config = match event {
+            dhcpv4::Event::Configured(config) => Some(config),
+            dhcpv4::Event::Deconfigured => None,
         };
+        let config = config.filter(|config| is_one_host(config.address.address().into()));
+        let address = config.as_ref().map(|config| config.address);
+        let router = config.and_then(|config| config.router);
+        let router = router.filter(|&router| is_one_host(router.into()));
         match address {
             Some(address) => log::info!("address {address} by DHCP"),
-            None => log::info!("no address by DHCP"),
+            None if self.ipv4().is_some() => log::info!("no address by DHCP any more"),
+            // It begins without one.
+            None => {}
         }
         self.interface.update_ip_addrs(|addresses| {
             addresses.retain(|address| !matches!(address, IpCidr::Ipv4(_)));
@@ -145,6 +169,19 @@ impl Stack {
             None => drop(routes.remove_default_ipv4_route()),
         }
     }
+}
+
+/// The address of a domain's hardware, of its UUID: the same whenever the domain is. All of a UUID
+/// tells it from others: of those that are made of a host and the time, a few bytes only.
+#[must_use]
+pub fn hardware_address(uuid: u128) -> [u8; 6] {
+    // FNV-1a, its upper bits folded into the lower.
+    let hash = uuid.to_be_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let [_, _, _, a, b, c, d, e] = (hash ^ hash >> 40).to_be_bytes();
+    // Of one interface, and given by nobody who makes them.
+    [0x02, a, b, c, d, e]
 }
 
 /// The time as the stack has it.

@@ -2,11 +2,17 @@
 //!
 //! One loop around [`turn`], which waits when a turn leaves nothing to do.
 
+use alloc::format;
+use alloc::string::String;
+
 use stubdom::guests::Guests;
 use stubdom::machine::Machine;
+use stubdom::metrics::{Figures, Identity};
 use stubdom::platform::{Platform, VERSION, own_domid, refuse};
+use stubdom::publication::Publication;
 use stubdom::turn;
 use xen_pvh_boot::{entry_counter, heap, idle};
+use xen_sys::clock::{Clock, SystemTime};
 use xen_sys::domctl::Domctl;
 use xen_sys::event::{Channel, Events, Priority, Virq};
 use xen_sys::grant::{GfnWindow, GrantMapping, MapError};
@@ -23,8 +29,10 @@ pub(crate) fn run(platform: Platform, dom0_port: u32) -> ! {
         Some(domctl) => log::info!("Xen tells of domains by {domctl}"),
         None => log::error!("Xen tells nothing of domains; dead guests will not be noticed"),
     }
-    let (events, window) = (platform.events.into_inner(), platform.window);
-    let mut guests = Guests::new(UnderXen { events, window, domctl });
+    let Platform { events, window, clock, xen, .. } = platform;
+    let (events, started, xen) = (events.into_inner(), clock.now(), format!("{xen}"));
+    let mut guests = Guests::new(UnderXen { events, window, domctl, clock, started, xen });
+    let mut publication = Publication::default();
 
     // Before anyone connects, so that no death goes unseen.
     let exceptions = hear_of_deaths(&mut guests.machine.events);
@@ -39,13 +47,18 @@ pub(crate) fn run(platform: Platform, dom0_port: u32) -> ! {
     let exceptions = exceptions.as_ref().map(Channel::port);
     let mut answered = false;
     loop {
+        publication.look(&mut server, &guests, guests.machine.clock.lately());
         turn::take(&mut server, &mut guests, exceptions);
         if !answered && guests.activity.notifications > 0 {
             answered = true;
-            let micros = platform.clock.since_counter(entry_counter()).as_micros();
+            let micros = guests.machine.clock.since_counter(entry_counter()).as_micros();
             log::info!("the first reply is out {micros} us after the domain's entry");
         }
-        let more = server.clear_away() || guests.has_backlog();
+        let clearing = server.clear_away(&mut guests);
+        if !clearing {
+            guests.tell_who_is_gone();
+        }
+        let more = clearing || guests.has_backlog();
         if !more && guests.machine.events.nothing_pending() {
             idle();
             guests.activity.wakeups += 1;
@@ -71,6 +84,10 @@ struct UnderXen {
     events: Events,
     window: &'static GfnWindow,
     domctl: Option<Domctl>,
+    clock: Clock,
+    started: SystemTime,
+    /// Xen's version.
+    xen: String,
 }
 
 impl Machine for UnderXen {
@@ -100,5 +117,16 @@ impl Machine for UnderXen {
 
     fn memory_used(&self) -> usize {
         heap::statistics().allocated
+    }
+
+    fn figures(&self) -> Figures<'_> {
+        let memory = heap::statistics();
+        Figures {
+            identity: Identity { version: VERSION, role: "store", xen: &self.xen },
+            uptime: self.clock.now().since(self.started),
+            memory: memory.total,
+            memory_free: memory.free(),
+            ..Figures::default()
+        }
     }
 }

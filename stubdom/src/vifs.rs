@@ -4,16 +4,18 @@
 //! Each call waits for the store's answers. Whoever owns the connection serves the interfaces
 //! meanwhile.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
+use core::time::Duration;
 
 use embedded_io::{Read, Write};
 use netback::Mac;
 use netback::device::{self, OFFER, Step, Wanted};
 use netback::port::Rate;
+use xen_sys::clock::SystemTime;
 use xen_sys::xenbus::State;
 use xenstore_core::DomId;
 use xenstore_core::client::{Client, Failure, Nodes};
@@ -23,6 +25,10 @@ use crate::nodes::{none_if_refused, read};
 
 /// The directory of this domain's halves, relative to its home.
 const BACKEND: &str = "backend/vif";
+
+/// For how long a half that is closed for ever stays readable: the toolstack waits to see it closed
+/// first, and only then for it to be gone. A directory that went before it looked is a failure to it.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Who has the interfaces.
 pub trait Interfaces {
@@ -95,6 +101,8 @@ struct Device<I> {
 pub struct Vifs<I> {
     devices: BTreeMap<Key, Device<I>>,
     keys: BTreeMap<I, Key>,
+    /// Directories that are to be removed, and when; `None` if that is not set yet.
+    leaving: VecDeque<(Key, Option<SystemTime>)>,
     complaints: Complaints,
 }
 
@@ -114,6 +122,7 @@ impl<I: Copy + Ord> Vifs<I> {
         Ok(Self {
             devices: BTreeMap::new(),
             keys: BTreeMap::new(),
+            leaving: VecDeque::new(),
             complaints: Complaints::default(),
         })
     }
@@ -151,6 +160,27 @@ impl<I: Copy + Ord> Vifs<I> {
             },
             None => Ok(()),
         }
+    }
+
+    /// Removes what is to go by now, and says when there is more to remove.
+    ///
+    /// # Errors
+    /// Any [`Failure`] but an answer.
+    pub fn remove_left<T: Read + Write>(
+        &mut self,
+        store: &mut Client<T>,
+        now: SystemTime,
+    ) -> Result<Option<SystemTime>, Failure<T::Error>> {
+        for (_, due) in self.leaving.iter_mut().rev().take_while(|(_, due)| due.is_none()) {
+            *due = Some(now.after(LINGER));
+        }
+        while let Some((key, _)) = self.leaving.pop_front_if(|(_, due)| *due <= Some(now)) {
+            // The toolstack may have begun the next of this number.
+            if read::<u8, _>(store, &key.node("online"))? != Some(1) {
+                remove(store, key)?;
+            }
+        }
+        Ok(self.leaving.front().and_then(|&(_, due)| due))
     }
 
     /// An interface broke a rule: it is ended, and stays so until its guest begins anew.
@@ -204,10 +234,13 @@ impl<I: Copy + Ord> Vifs<I> {
         let Some(own) = read::<State, _>(store, &key.node("state"))? else {
             return self.forget(store, network, key);
         };
-        // What was refused as no interface at all is not looked at again before it changes.
-        let is_known = self.devices.contains_key(&key);
-        if !is_known && (own == State::Closed || !self.meet(store, key)?) {
-            return Ok(());
+        if !self.devices.contains_key(&key) {
+            if own == State::Closed {
+                return self.pass_by(store, key);
+            }
+            if !self.meet(store, key)? {
+                return Ok(());
+            }
         }
         let Some(device) = self.devices.get(&key) else { return Ok(()) };
         let (frontend, connected) = (device.frontend.clone(), device.id.is_some());
@@ -225,9 +258,27 @@ impl<I: Copy + Ord> Vifs<I> {
                 self.disconnect(network, key);
                 write_state(store, key, State::Closed)?;
                 self.forget(store, network, key)?;
-                store.rm(&format!("{BACKEND}/{key}")).or_else(none_if_refused)
+                if other == State::Unknown {
+                    return remove(store, key);
+                }
+                self.leaving.push_back((key, None));
+                Ok(())
             }
         }
+    }
+
+    /// What was refused as no interface at all is not looked at again before it changes; what was
+    /// closed for ever is to go, whoever closed it.
+    fn pass_by<T: Read + Write>(
+        &mut self,
+        store: &mut Client<T>,
+        key: Key,
+    ) -> Result<(), Failure<T::Error>> {
+        let is_leaving = self.leaving.iter().any(|&(leaving, _)| leaving == key);
+        if !is_leaving && read::<u8, _>(store, &key.node("online"))? == Some(0) {
+            self.leaving.push_back((key, None));
+        }
+        Ok(())
     }
 
     /// Gets to know a new interface, and watches its other half; `false` if that cannot be one.
@@ -324,6 +375,10 @@ impl<I: Copy + Ord> Vifs<I> {
 
 fn token(key: Key) -> String {
     format!("{}{key}", Vifs::<()>::OTHER)
+}
+
+fn remove<T: Read + Write>(store: &mut Client<T>, key: Key) -> Result<(), Failure<T::Error>> {
+    store.rm(&format!("{BACKEND}/{key}")).or_else(none_if_refused)
 }
 
 /// Says what this half can do, and then that it waits.

@@ -3,6 +3,8 @@
 //! A connection hears of a change if one of its watches is on the way, and if it may read the node
 //! or the node's parent when the change happens.
 
+mod watched;
+
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::rc::Rc;
@@ -18,8 +20,9 @@ use crate::perms::{Perms, Subject};
 use crate::store::{Caller, Commit, Store};
 use crate::trail::Home;
 use crate::transaction::Record;
-use crate::tree::{Node, Reach, Special, Step, Tree, Walk};
+use crate::tree::{Node, Reach, Special, Step, Tree};
 use crate::watch::{Spot, Watch, WatchId, Watches};
+use watched::{Visit, Watched};
 
 /// Everybody who can be told something.
 #[derive(Debug)]
@@ -274,34 +277,14 @@ impl Audience {
         wanted: &mut dyn FnMut(&[u8]) -> bool,
     ) {
         let Some(top) = self.watches.spot(path.as_bytes()) else { return };
-        let mut spots: Vec<Option<Spot>> = Vec::new();
-        let mut walk = Walk::new(path, gone);
-        while let Some(visit) = walk.next() {
-            let (step, visited, node) = (visit.step, visit.path, visit.node);
-            let parent = visit.parent;
-            let spot = match step {
-                Step::Enter => {
-                    let spot = match spots.last() {
-                        None => Some(top),
-                        Some(above) => above.and_then(|above| {
-                            self.watches.below(above, Path::trusted(visited).last()?)
-                        }),
-                    };
-                    spots.push(spot);
-                    spot
-                }
-                Step::Leave => spots.pop().flatten(),
-            };
-            if let (Some(spot), Some(parent), true) = (spot, parent, step == when)
-                && wanted(visited)
-            {
+        let mut walk = Watched::new(path, gone, top);
+        while let Some(visit) = walk.next(&self.watches) {
+            let Visit { step, path, node, parent, spot } = visit;
+            if step == when && wanted(path) {
                 let secrecy = Secrecy::new(&node.perms, Some(&parent.perms));
                 self.heard.clear();
-                self.hear_at(spot, visited.len(), visited.len(), |_| true);
-                self.deliver(store, visited, secrecy);
-            }
-            if spot.is_none() && step == Step::Enter {
-                walk.skip_children();
+                self.hear_at(spot, path.len(), path.len(), |_| true);
+                self.deliver(store, path, secrecy);
             }
         }
     }
@@ -334,8 +317,7 @@ impl Audience {
         }
         let mut shared = (heard.len() > 1).then(|| path.into());
         for &heard in &heard {
-            let listener = self.watches.watch(heard.watch).map(|watch| watch.conn);
-            let listener = listener.and_then(|slot| self.connections.in_slot(slot));
+            let listener = self.connections.in_slot(heard.conn);
             let caller = listener.and_then(|(conn, _)| store.caller(conn.domain));
             let Some(Caller { subject, .. }) = caller else { continue };
             let lets = if heard.told == path.len() {

@@ -99,7 +99,10 @@ impl Change {
             Self::Permitted { node, perms, parent } => {
                 follow_permitted(path, node, perms, parent.as_ref(), to);
             }
-            Self::Removed { subtree, parent } => follow_removed(path, subtree, parent, to),
+            // What follows for the owners of the nodes themselves is the business of a survey.
+            Self::Removed { parent, .. } => {
+                to(Effect::charge(parent.owner(), 0, -signed(entry_len(path))));
+            }
         }
     }
 }
@@ -156,62 +159,6 @@ fn follow_permitted(
             root(owner, visit.path, false);
         }
         walk.skip_children();
-    }
-}
-
-/// One owner after another gets what was charged for a run of nodes.
-fn follow_removed(
-    path: Path<'_>,
-    subtree: &Rc<Node>,
-    parent: &Perms,
-    to: &mut dyn FnMut(Effect<'_>),
-) {
-    let mut run = Run { owner: parent.owner(), nodes: 0, bytes: entry_len(path) };
-    run.take(subtree, path.as_bytes().len(), to);
-    if subtree.perms.owner().who != parent.owner().who {
-        to(Effect::Root { owner: subtree.perms.owner(), path: path.as_bytes(), added: false });
-    }
-    let mut walk = Walk::of_branches(path, subtree);
-    while let Some(visit) = walk.next() {
-        if visit.step == Step::Leave {
-            continue;
-        }
-        let above = visit.node.perms.owner().who;
-        visit.node.each_child(&mut |key, child| {
-            let len = visit.path.len() + 1 + key.len() + child.tail().len();
-            run.take(child, len, to);
-            if child.perms.owner().who != above {
-                let mut path = [visit.path, b"/"].concat();
-                key.extend(&mut path);
-                path.extend_from_slice(child.tail());
-                to(Effect::Root { owner: child.perms.owner(), path: &path, added: false });
-            }
-        });
-    }
-    run.end(to);
-}
-
-/// Nodes of one owner, and what they were charged with.
-struct Run {
-    owner: Entry,
-    nodes: usize,
-    bytes: usize,
-}
-
-impl Run {
-    /// Adds a node whose path is so long, or begins with it.
-    fn take(&mut self, node: &Node, path_len: usize, to: &mut dyn FnMut(Effect<'_>)) {
-        let owner = node.perms.owner();
-        if owner.who != self.owner.who {
-            self.end(to);
-            *self = Self { owner, nodes: 0, bytes: 0 };
-        }
-        self.nodes += 1;
-        self.bytes += charge_of(node, path_len);
-    }
-
-    fn end(&self, to: &mut dyn FnMut(Effect<'_>)) {
-        to(Effect::charge(self.owner, -signed(self.nodes), -signed(self.bytes)));
     }
 }
 

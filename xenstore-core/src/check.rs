@@ -20,6 +20,8 @@ struct Due {
     nodes: usize,
     memory: usize,
     roots: BTreeSet<Box<[u8]>>,
+    /// Roots that are removed, but may still be in the index.
+    removed: BTreeSet<Box<[u8]>>,
 }
 
 type Dues = BTreeMap<Who, Due>;
@@ -27,6 +29,7 @@ type Dues = BTreeMap<Who, Due>;
 /// Compares what is kept with what it should be; the error says where they differ.
 pub(crate) fn check(store: &Store, audience: &Audience) -> Result<(), String> {
     let mut dues = dues_for_nodes(store)?;
+    add_unsettled(store, &mut dues);
     for (id, connection) in audience.connections.iter() {
         let domain = store.domains.find(connection.domain);
         let Some(domain) = domain.filter(|domain| domain.conn == Some(id)) else {
@@ -75,6 +78,20 @@ fn dues_for_nodes(store: &Store) -> Result<Dues, String> {
     }
 }
 
+/// Adds what living domains are charged with for nodes that are removed and not settled yet.
+fn add_unsettled(store: &Store, dues: &mut Dues) {
+    store.debris.each_unsettled(&mut |node| {
+        if store.domains.named_by(node.owner).is_some() {
+            let due = dues.entry(node.owner.who).or_default();
+            due.nodes += 1;
+            due.memory += node.charge;
+            if node.is_root {
+                due.removed.insert(node.path.into());
+            }
+        }
+    });
+}
+
 /// The memory that a connection's watches and transactions are due.
 fn memory_of(id: ConnId, connection: &Connection, audience: &Audience) -> Result<usize, String> {
     let mut memory = connection.transactions.values().map(|open| open.memory).sum();
@@ -94,11 +111,12 @@ fn compare(domain: &Domain, due: &Due) -> Result<(), String> {
     let id = domain.id;
     must_agree(id, "nodes", due.nodes, domain.usage.nodes)?;
     must_agree(id, "bytes", due.memory, domain.usage.memory)?;
-    match due.roots.symmetric_difference(&domain.roots).next() {
-        Some(root) if due.roots.contains(root) => {
-            let root = String::from_utf8_lossy(root);
-            Err(format!("domain {id} owns {root}, which the index has not"))
-        }
+    if let Some(root) = due.roots.difference(&domain.roots).next() {
+        let root = String::from_utf8_lossy(root);
+        return Err(format!("domain {id} owns {root}, which the index has not"));
+    }
+    let mut known = domain.roots.iter();
+    match known.find(|&root| !due.roots.contains(root) && !due.removed.contains(root)) {
         Some(root) => {
             let root = String::from_utf8_lossy(root);
             Err(format!("domain {id} does not own {root}, which the index has"))

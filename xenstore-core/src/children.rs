@@ -5,12 +5,15 @@
 //! [`CHUNK`] entries, not a copy of it all.
 
 mod edit;
+mod spot;
 
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::iter;
 
 use crate::path::{Key, Name};
+pub(crate) use spot::Spot;
+use spot::SpotSoFar;
 
 /// The most entries of a chunk.
 const CHUNK: usize = 32;
@@ -53,41 +56,6 @@ struct Branch<V> {
     /// The key of the first name below.
     first: Key,
     below: Children<V>,
-}
-
-/// Where a child is: its place in each chunk on the way, the topmost in the lowest bits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Spot(u32);
-
-impl Spot {
-    /// Enough for the places of a chunk.
-    const BITS: u32 = 6;
-    const MASK: u32 = (1 << Self::BITS) - 1;
-
-    /// The spot of a child below more chunks than a spot can tell of. No chunk has such a place.
-    pub(crate) const LOST: Self = Self(u32::MAX);
-}
-
-/// A spot, as a search finds it.
-#[derive(Default)]
-struct SpotSoFar {
-    places: u32,
-    bits: u32,
-}
-
-impl SpotSoFar {
-    /// Goes one chunk down.
-    #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "a chunk has few places")]
-    fn push(&mut self, place: usize) {
-        self.places |= (place as u32) << (self.bits & (u32::BITS - 1));
-        self.bits += Spot::BITS;
-    }
-
-    #[inline]
-    fn spot(&self) -> Spot {
-        if self.bits > u32::BITS { Spot::LOST } else { Spot(self.places) }
-    }
 }
 
 impl<V: Clone> Children<V> {
@@ -167,9 +135,9 @@ impl<V: Clone> Children<V> {
     /// Returns the child at a spot, if it has that name, which is all in its key.
     #[inline(always)]
     pub(crate) fn at(&self, spot: Spot, key: Key) -> Option<&V> {
-        let (mut here, mut rest) = (self, spot.0);
+        let (mut here, mut rest) = (self, spot);
         loop {
-            let at = (rest & Spot::MASK) as usize;
+            let at = rest.pop();
             match &here.part {
                 Part::Leaf(slots) => {
                     let slot = slots.get(at)?;
@@ -177,23 +145,21 @@ impl<V: Clone> Children<V> {
                 }
                 Part::Inner(inner) => here = &inner.branches.get(at)?.below,
             }
-            rest >>= Spot::BITS;
         }
     }
 
     /// Returns the child at a spot where these children have one, in chunks that no clone shares.
     #[inline(always)]
     pub(crate) fn at_mut(&mut self, spot: Spot) -> Option<&mut V> {
-        let (mut here, mut rest) = (self, spot.0);
+        let (mut here, mut rest) = (self, spot);
         loop {
-            let at = (rest & Spot::MASK) as usize;
+            let at = rest.pop();
             match &mut here.part {
                 Part::Leaf(slots) => {
                     return own_slots(slots)?.get_mut(at).map(|slot| &mut slot.child);
                 }
                 Part::Inner(inner) => here = &mut own(inner)?.branches.get_mut(at)?.below,
             }
-            rest >>= Spot::BITS;
         }
     }
 
@@ -215,32 +181,42 @@ impl<V: Clone> Children<V> {
     }
 
     /// Returns the child at that place in name order, and its key.
-    pub(crate) fn nth(&self, mut place: usize) -> Option<(Key, &V)> {
-        let mut here = self;
-        loop {
-            match &here.part {
-                Part::Leaf(slots) => {
-                    return slots.get(place).map(|slot| (slot.key, &slot.child));
-                }
-                Part::Inner(inner) => {
-                    let mut branches = inner.branches.iter();
-                    here = loop {
-                        let below = &branches.next()?.below;
-                        if place < below.len() {
-                            break below;
-                        }
-                        place -= below.len();
-                    };
-                }
-            }
-        }
+    pub(crate) fn nth(&self, place: usize) -> Option<(Key, &V)> {
+        self.run_from(place).next()
     }
 
-    /// Tells every child and its key, in name order. Chunks are in few levels, whatever their number.
-    pub(crate) fn each<'c>(&'c self, to: &mut dyn FnMut(Key, &'c V)) {
+    /// Returns the children from that place on in name order, as far as they are in one chunk.
+    pub(crate) fn run_from(&self, mut place: usize) -> impl Iterator<Item = (Key, &V)> {
+        let mut here = self;
+        let run = loop {
+            match &here.part {
+                Part::Leaf(slots) => break slots.get(place..),
+                Part::Inner(inner) => {
+                    let mut branches = inner.branches.iter();
+                    let below = loop {
+                        match branches.next() {
+                            Some(branch) if place < branch.below.len() => {
+                                break Some(&branch.below);
+                            }
+                            Some(branch) => place -= branch.below.len(),
+                            None => break None,
+                        }
+                    };
+                    match below {
+                        Some(below) => here = below,
+                        None => break None,
+                    }
+                }
+            }
+        };
+        run.unwrap_or_default().iter().map(|slot| (slot.key, &slot.child))
+    }
+
+    /// Returns how many entries the topmost chunk has.
+    pub(crate) fn entries(&self) -> usize {
         match &self.part {
-            Part::Leaf(slots) => slots.iter().for_each(|slot| to(slot.key, &slot.child)),
-            Part::Inner(inner) => inner.branches.iter().for_each(|branch| branch.below.each(to)),
+            Part::Leaf(slots) => slots.len(),
+            Part::Inner(inner) => inner.branches.len(),
         }
     }
 

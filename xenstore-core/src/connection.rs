@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
+use crate::debris::Debris;
 use crate::domain::Domains;
 use crate::host::{ConnId, DomId};
 use crate::outbox::{Outbox, Spare};
@@ -35,6 +36,10 @@ pub(crate) struct Connection {
     pub(crate) stalled: bool,
     /// Whether it is noted that it waits for memory.
     pub(crate) starved: bool,
+    /// How often the request that is next waited for what was removed to be cleared away.
+    pub(crate) waits: u8,
+    /// Whether it waits for that.
+    pub(crate) waits_now: bool,
     /// Whether service ended after a violation.
     pub(crate) ignored: bool,
 }
@@ -51,21 +56,22 @@ impl Connection {
         }
     }
 
-    /// Queues the reply to a request. Whoever gave the request sends it: there is no other mark.
+    /// Queues the reply to a request, and tells what error it is, if it is one. Whoever gave the
+    /// request sends it: there is no other mark.
     pub(crate) fn answer(
         &mut self,
         domains: &Domains,
         spare: &mut Spare,
         header: Header,
         outcome: Result<&Reply<'_>, Denial>,
-    ) {
+    ) -> Option<Error> {
         let outbox = &mut self.outbox;
         let done = outcome.map(|reply| match reply.bytes() {
             Some(bytes) => outbox.reply(header, spare, bytes),
             None => outbox.long_reply(header, spare, |out| reply.extend(out, domains)),
         });
         let error = match done {
-            Ok(true) => return,
+            Ok(true) => return None,
             Ok(false) => Error::E2big,
             Err(denial) => denial.error,
         };
@@ -74,6 +80,7 @@ impl Connection {
             out.extend_from_slice(error.name().as_bytes());
             out.push(0);
         });
+        Some(error)
     }
 
     /// Notes that all was sent.
@@ -88,6 +95,8 @@ impl Connection {
         self.outbox.clear(spare);
         self.last_transaction = 0;
         self.stalled = false;
+        self.waits = 0;
+        self.waits_now = false;
     }
 }
 
@@ -131,6 +140,8 @@ impl Connections {
             resumed: false,
             stalled: false,
             starved: false,
+            waits: 0,
+            waits_now: false,
             ignored: false,
         }));
         ConnId { slot, generation }
@@ -192,6 +203,10 @@ impl Connections {
         });
     }
 
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
     pub(crate) fn next_ready(&mut self) -> Option<ConnId> {
         loop {
             let slot = self.ready.pop_front()?;
@@ -212,10 +227,15 @@ impl Connections {
     }
 
     /// Sacrifices the open transactions of every connection but the privileged domain's.
-    pub(crate) fn sacrifice_transactions(&mut self, privileged: DomId, tree: &Tree) {
+    pub(crate) fn sacrifice_transactions(
+        &mut self,
+        privileged: DomId,
+        tree: &Tree,
+        debris: &mut Debris,
+    ) {
         let connections = self.slots.iter_mut().filter_map(|slot| slot.connection.as_mut());
         for connection in connections.filter(|connection| connection.domain != privileged) {
-            connection.transactions.values_mut().for_each(|open| open.sacrifice(tree));
+            connection.transactions.values_mut().for_each(|open| open.sacrifice(tree, debris));
         }
     }
 

@@ -1,8 +1,11 @@
 //! The names by which the outside and the server speak of domains and connections, and what only
 //! the outside can do.
 
-use alloc::vec::Vec;
+use alloc::format;
+use alloc::string::String;
 use core::fmt;
+
+use crate::counts::{Counts, Stats};
 
 /// A domain's number as Xen gives it; Xen reuses it after the domain's death.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -97,8 +100,8 @@ pub trait Host {
     /// Writes one line of text to the log.
     fn print(&mut self, text: &str);
 
-    /// Returns what the outside counted of its own work since the start, each count with its name.
-    fn counters(&self) -> Vec<(&'static str, u64)> {
-        Vec::new()
+    /// Says what was done since the start, here and by the server: a line for each count.
+    fn counters(&self, counts: &Counts, _: Stats) -> String {
+        format!("requests: {}\n", counts.all_requests())
     }
 }

@@ -14,9 +14,9 @@
 //! | bytes | [`wire`], `number`, `quota`, `path` | frames, numbers, limits and paths, and what is legal |
 //! | containers | `children`, `slab` | a persistent ordered map, a table of reused numbers |
 //! | the tree | `perms`, `tree`, `change` | nodes, who may use them, what follows from a change |
-//! | the store | `domain`, `operation`, `transaction`, `store` | who owns what and uses how much of it, operations, commits |
+//! | the store | `domain`, `operation`, `debris`, `transaction`, `store` | who owns what and uses how much of it, operations, what is left of removals, commits |
 //! | news | `watch`, `outbox`, `connection`, `announce` | who hears of a change, what waits to be sent |
-//! | the server | `request`, `reply`, `server`, `check` | messages, their rules, and the order of it all |
+//! | the server | `request`, `reply`, `counts`, `server`, `check` | messages, their rules, and the order of it all |
 //!
 //! # The path of one request
 //!
@@ -32,8 +32,8 @@
 //! # What it costs
 //!
 //! A request costs what it touches: nothing goes through all domains, watches or nodes. A snapshot
-//! is a reference; a write under one copies the nodes of its path. A domain's death costs the nodes
-//! that it owned. What waits for a connection that does not read is bounded, and delays nobody
+//! is a reference; a write under one copies the nodes of its path. What a removal leaves is
+//! settled and freed a part at a time. A domain's death costs the subtrees that it owned. What waits for a connection that does not read is bounded, and delays nobody
 //! else.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
@@ -51,6 +51,8 @@ mod change;
 mod check;
 mod children;
 mod connection;
+mod counts;
+mod debris;
 mod domain;
 mod number;
 mod operation;
@@ -68,5 +70,6 @@ mod transaction;
 mod tree;
 mod watch;
 
+pub use counts::{Counts, Stats};
 pub use host::{Config, ConnId, DomId, Host, UniqueId, Unreachable};
-pub use server::{Server, Stats};
+pub use server::Server;

@@ -90,11 +90,28 @@ impl Quota {
 pub(crate) struct Denial {
     pub(crate) error: Error,
     pub(crate) quota: Option<Quota>,
+    pub(crate) hope: Hope,
+}
+
+/// What may still let a request be done that would be refused as things are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hope {
+    None,
+    /// That nodes which were removed do not count for their owners any more.
+    Settling,
+    /// That their memory is free.
+    Memory,
+}
+
+impl Denial {
+    /// There is no memory for it.
+    pub(crate) const NO_MEMORY: Self =
+        Self { error: Error::Enomem, quota: None, hope: Hope::Memory };
 }
 
 impl From<Error> for Denial {
     fn from(error: Error) -> Self {
-        Self { error, quota: None }
+        Self { error, quota: None, hope: Hope::None }
     }
 }
 
@@ -112,7 +129,11 @@ impl From<Quota> for Denial {
             | Quota::NodePermissions
             | Quota::NodeSize => Error::Enospc,
         };
-        Self { error, quota: Some(quota) }
+        let hope = match quota {
+            Quota::Nodes | Quota::Memory => Hope::Settling,
+            _ => Hope::None,
+        };
+        Self { error, quota: Some(quota), hope }
     }
 }
 

@@ -2,11 +2,13 @@
 
 mod account;
 
+use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::change::Change;
+use crate::debris::Debris;
 use crate::domain::Domains;
 use crate::host::{Config, ConnId, DomId, UniqueId};
 use crate::operation::{Answer, Edit, Judge, PathOp, apply};
@@ -15,8 +17,9 @@ use crate::perms::{Access, Entry, Interned, Perms, Spelled, Subject, Who};
 use crate::quota::{Denial, Limits, Marks, Quota};
 use crate::trail::Trail;
 use crate::transaction::{Outcome, Record, Transaction};
-use crate::tree::{Debris, Special, Tree, Way};
+use crate::tree::{Special, Tree, Way};
 use crate::wire::{Error, Features};
+use account::is_root_of;
 
 /// The most requests of a guest in one transaction, however few paths they are about: all may have
 /// to be judged again in one go, while the others wait.
@@ -26,8 +29,9 @@ const REQUESTS_MAX: usize = 4096;
 /// thousand names that were all made anew costs as much as hundreds of other requests.
 const STEPS_MAX: usize = 32_768;
 
-/// So many chunks of children are freed at once, of 32 nodes at most: some 300,000 instructions.
-const CHUNKS_AT_ONCE: usize = 64;
+/// So many nodes of what was removed are settled or freed in one go: some 160,000 instructions. All
+/// that a guest may own is settled with the request that removes it.
+pub(crate) const NODES_AT_ONCE: usize = 1024;
 
 /// Who makes a request.
 #[derive(Clone, Copy, Debug)]
@@ -63,8 +67,10 @@ pub(crate) struct Store {
     generation: u64,
     /// Counts what changes rights other than by the tree: deaths and targets.
     pub(crate) epoch: u64,
-    /// What was removed, and is to be freed.
-    debris: Debris,
+    /// What was removed, and is to be settled and freed.
+    pub(crate) debris: Debris,
+    /// How many nodes of it are settled or freed in one go.
+    pub(crate) pace: usize,
     /// Lines for the log.
     pub(crate) notices: Vec<String>,
     /// Connections whose requests waited for memory, and need not any more.
@@ -94,6 +100,7 @@ impl Store {
             generation: 1,
             epoch: 0,
             debris: Debris::default(),
+            pace: NODES_AT_ONCE,
             notices: Vec::new(),
             relieved: Vec::new(),
         };
@@ -130,7 +137,8 @@ impl Store {
         self.generation += 1;
         apply(&mut self.tree, edit, &change, self.generation, &trail);
         if counts {
-            self.account(edit.place(), &change);
+            let mut nodes = self.pace;
+            self.account(edit.place(), &change, &mut nodes);
         }
         Ok(change)
     }
@@ -149,7 +157,7 @@ impl Store {
         let mut judge = judge(&self.domains, &mut self.interned, caller);
         let judged = judge.judge(transaction.tree(), op);
         let trail = judge.trail;
-        if let Err(denial @ Denial { error: Error::Einval, quota: None }) = judged {
+        if let Err(denial @ Denial { error: Error::Einval, quota: None, .. }) = judged {
             // Who asked for what cannot be was told nothing of the store.
             return Err(denial);
         }
@@ -169,7 +177,7 @@ impl Store {
             let touched = transaction.touch(op.place(), change, most);
             let asked = transaction.log().len();
             let names = judged.as_ref().map_or(0, |(answer, _)| answer.names());
-            let steps = transaction.go(op.place().levels() + names);
+            let steps = transaction.go(op.place(), names, STEPS_MAX);
             if asked >= REQUESTS_MAX
                 || steps > STEPS_MAX
                 || !limits.allow(Quota::TransactionNodes, touched)
@@ -195,16 +203,16 @@ impl Store {
         answer
     }
 
-    /// Makes what a transaction did part of the store.
+    /// Makes sure that what a transaction did can be made part of the store.
     ///
     /// # Errors
     /// [`Error::Eagain`] if it does not fit after what happened meanwhile, [`Error::Enomem`] if a
-    /// refusal left it incomplete, and what the quotas say. Then nothing changed.
-    pub(crate) fn commit(
+    /// refusal left it incomplete, and what the quotas say.
+    pub(crate) fn admit_commit(
         &mut self,
         caller: Caller,
-        mut transaction: Transaction,
-    ) -> Result<Commit, Denial> {
+        transaction: &mut Transaction,
+    ) -> Result<(), Denial> {
         if transaction.doomed {
             return Err(Error::Enomem.into());
         }
@@ -212,28 +220,53 @@ impl Store {
             return Err(Error::Eagain.into());
         }
         if transaction.only_read() && transaction.is_of_one_moment() {
-            return Ok(Commit::Nothing);
+            return Ok(());
         }
         if !transaction.is_undisturbed(&self.tree, self.epoch) {
-            let mut judge = judge(&self.domains, &mut self.interned, caller);
-            transaction.replay(&self.tree, &mut judge, &mut self.generation)?;
+            let Self { tree, domains, interned, debris, generation, .. } = self;
+            let mut judge = judge(domains, interned, caller);
+            transaction.replay(tree, &mut judge, debris, generation)?;
         }
-        self.admit_all(caller, transaction.log())?;
-        Ok(match transaction.end() {
+        self.admit_all(caller, transaction.log())
+    }
+
+    /// Makes what a transaction did, and may do, part of the store.
+    pub(crate) fn commit(&mut self, mut transaction: Box<Transaction>) -> Commit {
+        let outcome = transaction.end();
+        transaction.scrap(&self.tree, &mut self.debris);
+        let mut nodes = self.pace;
+        match outcome {
             Outcome::Nothing => Commit::Nothing,
             Outcome::Change(record, waiting) => {
                 record.apply(&mut self.tree, &waiting);
-                self.account(record.place(), &record.change);
+                self.account(record.place(), &record.change, &mut nodes);
                 Commit::Change(record)
             }
             Outcome::Tree(tree, log) => {
                 let before = core::mem::replace(&mut self.tree, tree);
                 for record in &log {
-                    self.account(record.place(), &record.change);
+                    self.account(record.place(), &record.change, &mut nodes);
                 }
                 Commit::Changes { before, log }
             }
-        })
+        }
+    }
+
+    /// Gives up a transaction.
+    pub(crate) fn scrap(&mut self, transaction: Box<Transaction>) {
+        transaction.scrap(&self.tree, &mut self.debris);
+    }
+
+    /// Gives up what is remembered of a commit that was told.
+    pub(crate) fn scrap_commit(&mut self, commit: Commit) {
+        match commit {
+            Commit::Nothing => {}
+            Commit::Change(record) => record.scrap(&mut self.debris),
+            Commit::Changes { before, log } => {
+                self.debris.take_tree(before);
+                log.into_iter().for_each(|record| record.scrap(&mut self.debris));
+            }
+        }
     }
 
     /// Returns the permissions with the domains that are named, as they live now.
@@ -286,17 +319,23 @@ impl Store {
     ///
     /// Each removal is told before the next, with the store as it is then.
     pub(crate) fn bury(&mut self, id: DomId, mut told: impl FnMut(&mut Self, Path<'_>, &Change)) {
-        let next = |store: &Self| store.domains.find(id)?.roots.first().cloned();
-        while let Some(root) = next(self) {
+        let next = |store: &Self| {
+            let domain = store.domains.find(id)?;
+            Some((domain.who, domain.roots.first().cloned()?))
+        };
+        let mut nodes = self.pace;
+        while let Some((who, root)) = next(self) {
             let path = Path::trusted(&root);
-            let change = self.remove_owned(path);
-            self.account(Place::Node(path), &change);
+            // A part of what was removed before may not be settled.
+            if is_root_of(&self.tree, who, &root) {
+                let change = self.remove_owned(path);
+                self.account(Place::Node(path), &change, &mut nodes);
+                told(self, path, &change);
+            }
             if let Some(domain) = self.domains.find_mut(id) {
                 // Whatever the change was, the search must go on.
                 domain.roots.remove(&root);
             }
-            told(self, path, &change);
-            self.discard(change);
         }
         self.free_specials(id);
         if let Some(domain) = self.domains.remove(id) {
@@ -304,28 +343,6 @@ impl Store {
             self.interned.bury(domain.who);
         }
         self.epoch += 1;
-    }
-
-    /// Has what a change removed freed, a part of it now.
-    #[inline]
-    pub(crate) fn discard(&mut self, change: Change) {
-        if let Change::Removed { subtree, .. } = change
-            && subtree.children_len() > 0
-        {
-            self.debris.add(subtree);
-            self.clear_away();
-        }
-    }
-
-    /// Frees a part of what was removed; says whether more is left.
-    #[inline]
-    pub(crate) fn clear_away(&mut self) -> bool {
-        !self.debris.is_empty() && self.debris.free(CHUNKS_AT_ONCE)
-    }
-
-    /// Frees all that was removed, because memory is short.
-    pub(crate) fn clear_all(&mut self) {
-        self.debris.free(usize::MAX);
     }
 
     /// Removes a node whose owner dies; the root, which must stay, goes back to the privileged

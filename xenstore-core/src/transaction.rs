@@ -10,6 +10,7 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 
 use crate::change::{Change, Effect};
+use crate::debris::Debris;
 use crate::operation::{Answer, Edit, Judge, Look, PathOp, apply};
 use crate::path::{Path, Place};
 use crate::perms::Perms;
@@ -28,8 +29,12 @@ pub(crate) struct Transaction {
     log: Vec<Record>,
     /// No fewer than the different paths touched; exactly them once `paths` is there.
     touched: usize,
-    /// What judging the record again costs: levels of paths and names in listings.
-    steps: usize,
+    /// Names in the listings of the record, which judging it again may compare.
+    names: usize,
+    /// No fewer than the levels of its paths, which judging it again goes through.
+    levels: usize,
+    /// Whether they are counted: to count them took a twentieth of a transaction of four requests.
+    levels_counted: bool,
     /// Hashes of the paths; only made when the count above nears its limit.
     paths: Option<BTreeSet<u64>>,
     /// Set when a refusal left the transaction incomplete: it cannot commit.
@@ -88,6 +93,14 @@ impl Snapshot {
         self.own.as_ref().unwrap_or(&self.base)
     }
 
+    /// Gives up both trees, unless the base is the store's tree still.
+    fn scrap(self, tree: &Tree, debris: &mut Debris) {
+        if !self.base.is(tree) {
+            debris.take_tree(self.base);
+        }
+        self.own.into_iter().for_each(|own| debris.take_tree(own));
+    }
+
     /// Has a change wait that judging said, and took this way to.
     fn change_later(&mut self, change: &Change, generation: u64, trail: Trail) {
         self.waiting = (!change.is_nothing()).then_some(Waiting { generation, trail });
@@ -144,7 +157,7 @@ impl Record {
     }
 
     /// Returns what keeping a request costs, in bytes, with the nodes that only its transaction
-    /// has, or still has.
+    /// has. What it removes, others have, or its snapshot would keep anyway.
     pub(crate) fn memory(op: &PathOp<'_>, change: &Change) -> usize {
         let value = if let PathOp::Edit(Edit::Write(_, value)) = op { value.len() } else { 0 };
         let mut memory = size_of::<Self>() + op.place().as_bytes().len() + value;
@@ -171,6 +184,14 @@ impl Record {
         }
     }
 
+    /// Gives up what it remembers.
+    pub(crate) fn scrap(self, debris: &mut Debris) {
+        if let Ok(answer) = self.answer {
+            debris.take_answer(answer);
+        }
+        debris.take_change(self.change);
+    }
+
     /// Does the change, which waits, to the tree that it was judged on.
     #[inline(never)]
     pub(crate) fn apply(&self, tree: &mut Tree, waiting: &Waiting) {
@@ -188,7 +209,9 @@ impl Transaction {
             last_epoch: epoch,
             log: Vec::new(),
             touched: 0,
-            steps: 0,
+            names: 0,
+            levels: 0,
+            levels_counted: false,
             paths: None,
             doomed: false,
             sacrificed: false,
@@ -215,10 +238,10 @@ impl Transaction {
 
     /// Gives up what the transaction alone keeps. It goes on as if it had begun now, and must be
     /// repeated in the end.
-    pub(crate) fn sacrifice(&mut self, tree: &Tree) {
-        self.snapshot = Snapshot::new(tree);
-        self.log = Vec::new();
-        self.steps = 0;
+    pub(crate) fn sacrifice(&mut self, tree: &Tree, debris: &mut Debris) {
+        core::mem::replace(&mut self.snapshot, Snapshot::new(tree)).scrap(tree, debris);
+        core::mem::take(&mut self.log).into_iter().for_each(|record| record.scrap(debris));
+        (self.names, self.levels) = (0, 0);
         self.paths = None;
         self.sacrificed = true;
     }
@@ -250,10 +273,19 @@ impl Transaction {
         self.touched
     }
 
-    /// Adds to the steps of the record, and returns how many there are.
-    pub(crate) fn go(&mut self, steps: usize) -> usize {
-        self.steps += steps;
-        self.steps
+    /// Adds a request to what judging the record again costs, in levels of paths and names in
+    /// listings. Returns that; it is exact if it is above `limit`.
+    pub(crate) fn go(&mut self, place: Place<'_>, names: usize, limit: usize) -> usize {
+        self.names += names;
+        // A level has a slash and a name.
+        let most = place.as_bytes().len() / 2 + 1;
+        self.levels += if self.levels_counted { place.levels() } else { most };
+        if self.names + self.levels > limit && !self.levels_counted {
+            let recorded = self.log.iter().map(|record| record.place().levels());
+            self.levels = recorded.sum::<usize>() + place.levels();
+            self.levels_counted = true;
+        }
+        self.names + self.levels
     }
 
     /// Whether nothing was changed: then all that was answered held at the start, and that is
@@ -286,10 +318,10 @@ impl Transaction {
         &mut self,
         tree: &Tree,
         judge: &mut Judge<'_>,
+        debris: &mut Debris,
         generation: &mut u64,
     ) -> Result<(), Error> {
-        // The old one is of no use any more; what only it held need not be copied again.
-        self.snapshot = Snapshot::new(tree);
+        core::mem::replace(&mut self.snapshot, Snapshot::new(tree)).scrap(tree, debris);
         for at in 0..self.log.len() {
             let (before, rest) = self.log.split_at_mut(at);
             let Some(record) = rest.first_mut() else { break };
@@ -309,22 +341,31 @@ impl Transaction {
             if let PathOp::Edit(_) = op {
                 *generation += 1;
             }
-            record.change = change;
+            debris.take_change(core::mem::replace(&mut record.change, change));
             let trail = core::mem::take(&mut judge.trail);
             self.snapshot.change_later(&record.change, *generation, trail);
         }
         Ok(())
     }
 
-    /// Ends the transaction: what it leads to on the tree that it saw last.
-    pub(crate) fn end(mut self) -> Outcome {
+    /// Ends the transaction: what it leads to on the tree that it saw last. Then it is to be
+    /// scrapped, before the store changes.
+    pub(crate) fn end(&mut self) -> Outcome {
         let Snapshot { own, waiting, .. } = &mut self.snapshot;
         if own.is_none() {
-            let change = self.log.pop().zip(waiting.take());
-            return change.map_or(Outcome::Nothing, |(last, how)| Outcome::Change(last, how));
+            let Some(waiting) = waiting.take() else { return Outcome::Nothing };
+            let last = self.log.pop();
+            return last.map_or(Outcome::Nothing, |last| Outcome::Change(last, waiting));
         }
         let tree = self.tree().clone();
-        Outcome::Tree(tree, self.log)
+        Outcome::Tree(tree, core::mem::take(&mut self.log))
+    }
+
+    /// Gives up what it remembers; `tree` is the store's.
+    pub(crate) fn scrap(self: Box<Self>, tree: &Tree, debris: &mut Debris) {
+        let Self { snapshot, log, .. } = *self;
+        snapshot.scrap(tree, debris);
+        log.into_iter().for_each(|record| record.scrap(debris));
     }
 }
 

@@ -3,199 +3,20 @@
 //! A change copies only the nodes on its path, and only while a snapshot shares them. So a
 //! transaction starts at no cost, and dropping its snapshot frees what it alone still held.
 
+mod node;
+mod rubble;
 mod walk;
 
 use alloc::boxed::Box;
 use alloc::rc::Rc;
-use alloc::vec::Vec;
-use core::cell::Cell;
 
-use crate::children::{Children, Spot, Tails, own};
-use crate::path::{Key, Name, Names, Path};
+use crate::children::{Children, own};
+use crate::path::{Names, Path};
 use crate::perms::Perms;
 use crate::trail::{Home, Track, Trail};
+pub(crate) use node::{Node, OfNodes};
+pub(crate) use rubble::Rubble;
 pub(crate) use walk::{Step, Walk, for_each_node};
-
-/// A node: what belongs to one path.
-#[derive(Clone, Debug)]
-pub(crate) struct Node {
-    /// The part of the name that its key leaves out, then the value.
-    data: Box<[u8]>,
-    pub(crate) perms: Rc<Perms>,
-    children: Option<Box<Children<Rc<Self>>>>,
-    /// The generation, above [`TAIL_BITS`] bits for the length of the name's tail.
-    stamp: u64,
-}
-
-/// Enough for the longest name that fits into a frame.
-const TAIL_BITS: u32 = 16;
-
-/// Lets [`Children`] ask nodes for their names.
-pub(crate) struct OfNodes;
-
-impl Tails<Rc<Node>> for OfNodes {
-    fn tail<'a>(&'a self, child: &'a Rc<Node>) -> &'a [u8] {
-        child.tail()
-    }
-}
-
-impl Node {
-    fn new(
-        tail: &[u8],
-        value: &[u8],
-        perms: Rc<Perms>,
-        children: Option<Box<Children<Rc<Self>>>>,
-        generation: u64,
-    ) -> Rc<Self> {
-        let data = [tail, value].concat().into();
-        let stamp = generation << TAIL_BITS | tail.len() as u64;
-        Rc::new(Self { data, perms, children, stamp })
-    }
-
-    pub(crate) fn value(&self) -> &[u8] {
-        &self.data[self.tail_len()..]
-    }
-
-    /// Returns a number that grows with every change to the node's own state.
-    pub(crate) fn generation(&self) -> u64 {
-        self.stamp >> TAIL_BITS
-    }
-
-    /// Returns the part of the name after the first eight bytes.
-    pub(crate) fn tail(&self) -> &[u8] {
-        &self.data[..self.tail_len()]
-    }
-
-    #[inline(always)]
-    fn locate(&self, name: Name<'_>) -> Option<(Spot, &Rc<Self>)> {
-        self.children.as_ref()?.locate(name, &OfNodes)
-    }
-
-    /// Returns the child of a name that is most likely where it was last, and notes where it is.
-    #[inline(always)]
-    fn child_at(&self, (key, hint): (Key, &Cell<Spot>)) -> Option<&Rc<Self>> {
-        #[cold]
-        fn search<'c>(
-            children: &'c Children<Rc<Node>>,
-            key: Key,
-            hint: &Cell<Spot>,
-        ) -> Option<&'c Rc<Node>> {
-            let (found, child) = children.locate(Name { key, tail: &[] }, &OfNodes)?;
-            hint.set(found);
-            Some(child)
-        }
-        let children = self.children.as_deref()?;
-        children.at(hint.get(), key).or_else(|| search(children, key, hint))
-    }
-
-    /// Tells every child, in name order.
-    pub(crate) fn each_child<'n>(&'n self, to: &mut dyn FnMut(Key, &'n Rc<Self>)) {
-        if let Some(children) = &self.children {
-            children.each(to);
-        }
-    }
-
-    /// Returns the child at that place in name order, and its key.
-    pub(crate) fn nth_child(&self, place: usize) -> Option<(Key, &Rc<Self>)> {
-        self.children.as_ref()?.nth(place)
-    }
-
-    pub(crate) fn children_len(&self) -> usize {
-        self.children.as_ref().map_or(0, |children| children.len())
-    }
-
-    /// Returns the length of all children's names together, each with one byte for its end.
-    pub(crate) fn names_len(&self) -> usize {
-        self.children.as_ref().map_or(0, |children| children.names_len())
-    }
-
-    /// Returns the place of the child whose name holds that byte of the list of names, and how far
-    /// into the name the byte is.
-    pub(crate) fn seek_child(&self, offset: usize) -> Option<(usize, usize)> {
-        self.children.as_ref()?.seek(offset, &OfNodes)
-    }
-
-    /// Whether both have children of the same names.
-    pub(crate) fn has_names_of(&self, other: &Self) -> bool {
-        match (&self.children, &other.children) {
-            (None, None) => true,
-            (Some(ours), Some(theirs)) => {
-                ours.is_shared_with(theirs)
-                    || (ours.len() == theirs.len() && same_names(ours, theirs))
-            }
-            (None, Some(_)) | (Some(_), None) => false,
-        }
-    }
-
-    fn tail_len(&self) -> usize {
-        (self.stamp & ((1 << TAIL_BITS) - 1)) as usize
-    }
-
-    fn touch(&mut self, generation: u64) {
-        self.stamp = generation << TAIL_BITS | self.tail_len() as u64;
-    }
-
-    fn set_value(&mut self, value: &[u8]) {
-        let start = self.tail_len();
-        if self.data.len() - start == value.len() {
-            self.data[start..].copy_from_slice(value);
-        } else {
-            self.data = [&self.data[..start], value].concat().into();
-        }
-    }
-}
-
-fn same_names(ours: &Children<Rc<Node>>, theirs: &Children<Rc<Node>>) -> bool {
-    let name = |children: &Children<Rc<Node>>, place| {
-        children.nth(place).map(|(key, child)| (key, Rc::clone(child)))
-    };
-    (0..ours.len()).all(|place| match (name(ours, place), name(theirs, place)) {
-        (Some((our_key, our)), Some((their_key, their))) => {
-            our_key == their_key && our.tail() == their.tail()
-        }
-        _ => false,
-    })
-}
-
-/// Frees a subtree step by step: it may be as deep as a path is long, and the stack is not.
-impl Drop for Node {
-    fn drop(&mut self) {
-        if let Some(children) = self.children.take() {
-            Debris { open: Vec::from([*children]) }.free(usize::MAX);
-        }
-    }
-}
-
-/// What is left of removed subtrees: memory, to be freed a part at a time.
-#[derive(Debug, Default)]
-pub(crate) struct Debris {
-    open: Vec<Children<Rc<Node>>>,
-}
-
-impl Debris {
-    /// Adds a subtree, unless a snapshot still has it.
-    pub(crate) fn add(&mut self, subtree: Rc<Node>) {
-        let children = Rc::into_inner(subtree).and_then(|mut node| node.children.take());
-        self.open.extend(children.map(|children| *children));
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.open.is_empty()
-    }
-
-    /// Frees so many chunks of children, of 32 nodes each at most, and says whether any is left.
-    pub(crate) fn free(&mut self, chunks: usize) -> bool {
-        for _ in 0..chunks {
-            let Some(children) = self.open.pop() else {
-                self.open = Vec::new();
-                return false;
-            };
-            let below = |child: &mut Rc<Node>| Some(*Rc::get_mut(child)?.children.take()?);
-            children.take_apart(&mut self.open, below);
-        }
-        !self.open.is_empty()
-    }
-}
 
 /// The nodes of a store, and the permissions of its two special nodes.
 #[derive(Clone, Debug)]
@@ -274,6 +95,10 @@ impl Tree {
 
     pub(crate) fn root(&self) -> &Rc<Node> {
         &self.root
+    }
+
+    pub(crate) fn into_root(self) -> Rc<Node> {
+        self.root
     }
 
     /// Whether both are the same by construction; false says nothing.
@@ -411,6 +236,8 @@ impl Tree {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use super::*;
     use crate::host::DomId;
     use crate::perms::{Access, Entry, Interned, Who};
@@ -532,17 +359,17 @@ mod tests {
     }
 
     #[test]
-    fn debris_is_freed_a_part_at_a_time() {
+    fn rubble_is_freed_a_part_at_a_time() {
         let (mut tree, perms) = (tree(), perms());
         for number in 0..5_000 {
             create(&mut tree, &format!("/a/{}/{number}", number % 70), b"", &perms, 1);
         }
-        let (removed, mut debris) = (remove(&mut tree, "/a", 2), Debris::default());
+        let (removed, mut rubble) = (remove(&mut tree, "/a", 2), Rubble::default());
         let before = Rc::strong_count(&perms);
-        debris.add(removed.expect("it was there"));
+        rubble.add(removed.expect("it was there"));
         let mut left = Rc::strong_count(&perms);
         assert_eq!(before - left, 1, "the node itself is freed at once, and nothing below");
-        while debris.free(1) {
+        while !rubble.free(&mut 1) {
             let now = Rc::strong_count(&perms);
             assert!(left - now <= 32, "{} nodes at once", left - now);
             left = now;
@@ -550,8 +377,8 @@ mod tests {
         assert_eq!(Rc::strong_count(&perms), 1, "all are freed");
         create(&mut tree, "/b/c", b"", &perms, 3);
         let snapshot = tree.clone();
-        debris.add(remove(&mut tree, "/b", 4).expect("it was there"));
-        assert!(!debris.free(1) && find(&snapshot, "/b/c").is_some(), "a snapshot keeps it");
+        rubble.add(remove(&mut tree, "/b", 4).expect("it was there"));
+        assert!(rubble.free(&mut 1) && find(&snapshot, "/b/c").is_some(), "a snapshot keeps it");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! The watched paths form a trie by name, so finding who hears of a path costs a walk along that
 //! path, whatever else is watched.
 
+mod branches;
 mod homes;
 mod trie;
 
@@ -208,6 +209,16 @@ impl Watches {
     /// Returns where the trie has the child of that name.
     pub(crate) fn below(&self, spot: Spot, name: Name<'_>) -> Option<Spot> {
         self.trie.below(spot, name)
+    }
+
+    /// Returns how many children the trie has of a spot.
+    pub(crate) fn children_len(&self, spot: Spot) -> usize {
+        self.trie.children_len(spot)
+    }
+
+    /// Returns the name and the spot of that one of them in name order.
+    pub(crate) fn nth_child(&self, spot: Spot, place: usize) -> Option<(Name<'_>, Spot)> {
+        self.trie.nth_child(spot, place)
     }
 
     /// Tells every watch that is exactly at a spot.

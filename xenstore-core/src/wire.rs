@@ -160,6 +160,39 @@ impl Op {
         Self::SetQuota,
     ];
 
+    /// Returns the type's name in the protocol, without the `XS_` before it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Control => "CONTROL",
+            Self::Directory => "DIRECTORY",
+            Self::Read => "READ",
+            Self::GetPerms => "GET_PERMS",
+            Self::Watch => "WATCH",
+            Self::Unwatch => "UNWATCH",
+            Self::TransactionStart => "TRANSACTION_START",
+            Self::TransactionEnd => "TRANSACTION_END",
+            Self::Introduce => "INTRODUCE",
+            Self::Release => "RELEASE",
+            Self::GetDomainPath => "GET_DOMAIN_PATH",
+            Self::Write => "WRITE",
+            Self::Mkdir => "MKDIR",
+            Self::Rm => "RM",
+            Self::SetPerms => "SET_PERMS",
+            Self::WatchEvent => "WATCH_EVENT",
+            Self::Error => "ERROR",
+            Self::IsDomainIntroduced => "IS_DOMAIN_INTRODUCED",
+            Self::Resume => "RESUME",
+            Self::SetTarget => "SET_TARGET",
+            Self::Restrict => "RESTRICT",
+            Self::ResetWatches => "RESET_WATCHES",
+            Self::DirectoryPart => "DIRECTORY_PART",
+            Self::GetFeature => "GET_FEATURE",
+            Self::SetFeature => "SET_FEATURE",
+            Self::GetQuota => "GET_QUOTA",
+            Self::SetQuota => "SET_QUOTA",
+        }
+    }
+
     /// Returns the type that a header's `kind` stands for, if there is one.
     pub fn from_wire(kind: u32) -> Option<Self> {
         Self::ALL.get(usize::try_from(kind).ok()?).copied()

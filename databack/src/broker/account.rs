@@ -23,12 +23,14 @@ pub(super) struct Account {
     pub(super) counts: Counts,
 }
 
-/// What a domain did since it came.
+/// What a domain did since it came, or all did since the start.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
+    pub(super) opened: u64,
     pub(super) pushes: u64,
     pub(super) bytes: u64,
     pub(super) published: u64,
+    pub(super) published_bytes: u64,
     pub(super) refused: u64,
 }
 
@@ -38,6 +40,8 @@ pub(super) struct Accounts {
     list: Vec<Account>,
     /// Bytes that all use together.
     pub(super) memory: usize,
+    /// What all did, those that are gone included.
+    pub(super) all: Counts,
     /// How many have no channel any more, and left something behind.
     departed: usize,
 }
@@ -91,6 +95,14 @@ impl Accounts {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Account> {
         self.list.iter()
+    }
+
+    /// Counts what a domain did, for itself and among what all did.
+    pub(super) fn count(&mut self, domain: DomId, what: impl Fn(&mut Counts)) {
+        what(&mut self.all);
+        if let Some(account) = self.find_mut(domain) {
+            what(&mut account.counts);
+        }
     }
 
     /// The account of a domain that has one channel more; `None` if there is no memory.
@@ -167,6 +179,7 @@ impl Accounts {
             self.memory = total;
         } else {
             account.counts.refused += 1;
+            self.all.refused += 1;
         }
         fits
     }

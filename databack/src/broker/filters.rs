@@ -160,7 +160,7 @@ impl Filters {
     }
 
     /// How many nodes there are.
-    #[cfg(any(test, fuzzing))]
+    #[cfg(test)]
     pub(super) const fn len(&self) -> usize {
         self.nodes.len()
     }

@@ -84,7 +84,7 @@ impl<M: Shared> Broker<M> {
         if session.is_some_and(|session| session.publications.iter().any(|&(n, _)| n == news.id)) {
             return Err(Violation::Id);
         }
-        let done = self.judge_publish(id, news).and_then(|domain| {
+        let done = self.judge_publish(id, news, payload).and_then(|domain| {
             let through =
                 if news.retain { None } else { self.publish_through(id, domain, news, payload) };
             match through {
@@ -103,16 +103,24 @@ impl<M: Shared> Broker<M> {
         Ok(Sink::Nobody)
     }
 
-    fn judge_publish(&mut self, id: ChannelId, news: &News<'_>) -> Result<DomId, Reason> {
+    fn judge_publish(
+        &mut self,
+        id: ChannelId,
+        news: &News<'_>,
+        payload: usize,
+    ) -> Result<DomId, Reason> {
         if !is_topic(news.topic) {
             return Err(Reason::BadName);
         }
         let domain = self.domain_of(id).ok_or(Reason::Denied)?;
-        let account = self.accounts.find_mut(domain).ok_or(Reason::Denied)?;
+        let account = self.accounts.find(domain).ok_or(Reason::Denied)?;
         if !account.rights.allow(Act::Publish(news.topic)) {
             return Err(Reason::Denied);
         }
-        account.counts.published += 1;
+        self.accounts.count(domain, |counts| {
+            counts.published += 1;
+            counts.published_bytes += payload as u64;
+        });
         let most = usize::from(self.limits.publishes);
         let session = self.session(id).ok_or(Reason::Denied)?;
         if session.publications.len() >= most { Err(Reason::TooMany) } else { Ok(domain) }

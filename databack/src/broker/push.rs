@@ -195,9 +195,7 @@ impl<M: Shared> Broker<M> {
             self.accounts.release(from, PUSH_COST);
             return Err(Outcome::Busy);
         }
-        if let Some(account) = self.accounts.find_mut(from) {
-            account.counts.pushes += 1;
-        }
+        self.accounts.count(from, |counts| counts.pushes += 1);
         if let Some(sender) = self.session(id) {
             sender.pushes.push((block.id, push));
         }
@@ -315,9 +313,7 @@ impl<M: Shared> Broker<M> {
         entry.given += count as u64;
         let from = entry.from;
         let owes = entry.owes_credit();
-        if let Some(account) = self.accounts.find_mut(from) {
-            account.counts.bytes += count as u64;
-        }
+        self.accounts.count(from, |counts| counts.bytes += count as u64);
         if owes {
             self.queue_answer(push);
         }

@@ -1,4 +1,6 @@
+mod allocations;
 mod blocks;
+mod figures;
 mod messages;
 mod model;
 mod play;

@@ -48,6 +48,19 @@ pub(super) struct Counts {
 }
 
 impl Counts {
+    /// Each with its name.
+    pub(super) const fn named(&self) -> [(&'static str, u64); 6] {
+        let Self { index, frame, greeting, overrun, id, payload } = *self;
+        [
+            ("index", index),
+            ("frame", frame),
+            ("greeting", greeting),
+            ("overrun", overrun),
+            ("id", id),
+            ("payload", payload),
+        ]
+    }
+
     pub(super) fn count(&mut self, violation: Violation) {
         *match violation {
             Violation::Index(_) => &mut self.index,
@@ -62,11 +75,11 @@ impl Counts {
 
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { index, frame, greeting, overrun, id, payload } = self;
-        write!(
-            f,
-            "index {index}, frame {frame}, greeting {greeting}, overrun {overrun}, id {id}, payload {payload}"
-        )
+        for (number, (name, count)) in self.named().into_iter().enumerate() {
+            let before = if number == 0 { "" } else { ", " };
+            write!(f, "{before}{name} {count}")?;
+        }
+        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@
 //! until the domain is destroyed, or until `then=` is due.
 
 mod channels;
+mod frontends;
 mod quotas;
 mod requests;
 mod rings;
@@ -94,6 +95,7 @@ pub(crate) fn run(platform: &Platform, act: &str, then: Option<&str>) -> ! {
         "channel-deaf" => channels::deaf(&attack, &mut store, argument),
         "channel-storm" => channels::storm(&attack, &mut store, argument),
         "channel-again" => channels::again(&attack, &mut store, argument),
+        "frontend" => frontends::run(&attack, &mut store, argument),
         "quotas" => {
             quotas::fill(&mut store);
             while attack.goes_on() {

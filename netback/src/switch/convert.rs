@@ -5,6 +5,7 @@
 use alloc::boxed::Box;
 use alloc::vec;
 
+use offload::{Segments, fill_checksum};
 use xen_sys::page::{PAGE_SIZE, Shared};
 use xen_sys::ring::netif::{CHAIN_MAX, DROPPED, Flags, Gso, GsoKind};
 
@@ -14,7 +15,6 @@ use crate::held::{Frame, FrameId, Network, Piece};
 use crate::place::{Copier, Copy, PAGE, Place};
 use crate::port::{Drop, QueueId, Takes};
 use crate::receive::{Layout, NEED_MAX, Waiting};
-use crate::transport::{Segments, fill_checksum};
 use crate::violation::Violation;
 
 /// Pages into which a frame is copied: none is larger.
@@ -45,6 +45,11 @@ impl Takes {
             && (self.chains || slots == 1)
     }
 
+    /// Whether it is every frame, as it was sent.
+    pub(super) const fn is_all(&self) -> bool {
+        self.chains && self.gso4 && self.gso6 && self.blank4 && self.blank6
+    }
+
     /// Whether the frontend cuts such a frame itself.
     const fn cuts(&self, gso: Option<Gso>) -> bool {
         match gso {
@@ -65,6 +70,9 @@ pub(super) struct Bench {
     /// Bytes of our pages that are used.
     used: usize,
 }
+
+/// How much memory a bench takes.
+pub(super) const BENCH_BYTES: usize = size_of::<Bench>() + IN_PAGES * PAGE_SIZE + SEGMENT_MAX;
 
 impl Bench {
     pub(super) fn new() -> Self {
@@ -176,7 +184,7 @@ impl<P: Shared> Switch<P> {
             self.forget_first(to);
             return Ok(Next::Done);
         }
-        let mut bench = self.bench.take().unwrap_or_else(|| Box::new(Bench::new()));
+        let Some(mut bench) = self.bench.take() else { return Ok(Next::Nothing) };
         copier.read(IN_AT, &mut bench.frame[..about.len.into()]);
         let made = bench.make(about, takes, copier);
         let next = match made.map(|()| bench.need()) {

@@ -86,8 +86,13 @@ impl<P: Shared> Switch<P> {
     pub(super) fn deliver(&mut self, copier: &mut impl Copier, now: Duration) -> bool {
         while !self.round.is_full() {
             let Some(to) = self.outputs.pop_front() else { break };
+            let before = self.round.deliveries.len();
             match self.fill(to, copier, now) {
-                // The round is full; there is more.
+                // The round is full; there is more. Who was in it comes after the others.
+                Ok(true) if self.round.deliveries.len() > before => {
+                    self.outputs.push_back(to);
+                    break;
+                }
                 Ok(true) => {
                     self.outputs.push_front(to);
                     break;
@@ -268,16 +273,18 @@ impl<P: Shared> Switch<P> {
     }
 
     /// Finds out whose page it is that could not be copied, and accuses its owner: Xen tells of a
-    /// copy between two guests only that it failed.
-    fn find_fault(&mut self, delivery: &Delivery, mut copy: Copy, copier: &mut impl Copier) {
-        let Err(status) = copy.made else { return };
-        (copy.to, copy.len) = (Place::Own(0), 1);
-        copier.copy(core::slice::from_mut(&mut copy));
-        let (guilty, status) = match copy.made {
-            Err(status) => (delivery.from.port, status),
-            Ok(()) => (delivery.to.port, status),
-        };
-        self.accuse(guilty, Violation::Page(status));
+    /// copy between two guests only that it failed. Where both can be used by now, somebody took a
+    /// page back and granted it again, and nothing tells who: then nobody is to blame.
+    fn find_fault(&mut self, delivery: &Delivery, copy: Copy, copier: &mut impl Copier) {
+        let (from, to) = (delivery.from.port, delivery.to.port);
+        let own = Place::Own(0);
+        for (place, guilty) in [((copy.from, own), from), ((own, copy.to), to)] {
+            let mut probe = Copy { from: place.0, to: place.1, len: 1, made: Ok(()) };
+            copier.copy(core::slice::from_mut(&mut probe));
+            if let Err(status) = probe.made {
+                return self.accuse(guilty, Violation::Page(status));
+            }
+        }
     }
 
     /// Frames wait for pages of a queue: looks again in a while.

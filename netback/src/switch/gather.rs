@@ -108,7 +108,11 @@ impl<P: Shared> Switch<P> {
             let Some(port) = self.port(id.port) else { return Ok(false) };
             if let Some(until) = port.credit.as_mut().and_then(|credit| credit.exhausted_until(now))
             {
-                self.timers.push(Reverse((until, Timer::Credit(id))));
+                // A guest may have sent any number of events meanwhile.
+                let queue = &mut port.queues[usize::from(id.number)];
+                if !core::mem::replace(&mut queue.is_spent, true) {
+                    self.timers.push(Reverse((until, Timer::Credit(id))));
+                }
                 return Ok(false);
             }
             let queue = &mut port.queues[usize::from(id.number)];

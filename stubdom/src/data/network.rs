@@ -7,24 +7,23 @@ use core::fmt;
 use core::time::Duration;
 
 use netback::device::{Events as Ports, Queue, Wanted};
-use netback::place::{Copier, Copy, Place};
 use netback::port::{Config, PortId, QueueId, Rings};
 use netback::switch::{self, Side};
 use netback::{Mac, Violation};
 use netfront::handshake::{self, Features};
-use netfront::patch::Broken;
+use stubdom::metrics::{self, Figures};
 use stubdom::options::Net;
 use stubdom::platform::Platform;
 use stubdom::vifs::{Interfaces, Settings};
 use xen_sys::event::Channel;
-use xen_sys::grant::copy::{AddError, Batch, Ticket};
-use xen_sys::grant::{GrantMapping, GrantTable, MapError, Status};
+use xen_sys::grant::{GrantMapping, GrantTable, MapError};
 use xen_sys::ids::{DomId, Errno, GrantRef, Port};
-use xen_sys::page::{Either, OwnPage, OwnPages, PAGE_SIZE, Shared};
-use xen_sys::ring::shared::Region;
+use xen_sys::page::{Either, OwnPage, OwnPages};
 use xenstore_core::DomId as StoreDomId;
 
-use super::own::{self, Named, Own, Slab, Slabs, UplinkId};
+use super::figures::{Rest, Shown};
+use super::hand::Hand;
+use super::own::{self, Accused, Fault, Named, Own, UplinkId};
 use super::traffic::Traffic;
 
 /// A ring: a guest's, or of a frontend of our own.
@@ -79,7 +78,7 @@ impl Network {
     /// A network without interfaces; `None` without memory.
     pub(super) fn new() -> Option<Self> {
         let pages = OwnPages::zeroed(switch::PAGES)?;
-        let hand = Hand { pages, slabs: Slabs::default(), done: Copying::default() };
+        let hand = Hand::new(pages);
         Some(Self {
             switch: Switch::new(),
             hand,
@@ -102,12 +101,14 @@ impl Network {
         true
     }
 
-    /// Moves frames; gives the number of events sent.
-    pub(super) fn turn(&mut self, now: Duration) -> u64 {
+    /// Moves frames; gives the number of events sent. `rest` is what there is to show beside the
+    /// network's own.
+    pub(super) fn turn<'r>(&mut self, now: Duration, rest: &dyn Fn() -> Rest<'r>) -> u64 {
         if !self.has_more && self.due().is_none_or(|due| due > now) {
             return 0;
         }
-        let mut sent = self.own.work(&mut self.switch, &self.names, now);
+        let (switch, names, copying) = (&mut self.switch, &self.names, self.hand.done);
+        let mut sent = self.own.work(&mut Shown { switch, names, copying }, rest, now);
         let has_more = self.switch.turn(&mut self.hand, now);
         while let Some((id, side)) = self.switch.next_notification() {
             let lines = self.lines.get(id.port.index()).and_then(Option::as_ref);
@@ -125,9 +126,20 @@ impl Network {
         sent
     }
 
-    /// What moving frames took.
-    pub(super) const fn copying(&self) -> Copying {
-        self.hand.done
+    /// Looks after what no event tells.
+    pub(super) fn look_after(&mut self) {
+        self.own.retry_lingering();
+    }
+
+    /// What there is to show, unless there is not the memory for it.
+    pub(super) fn figures<R>(
+        &mut self,
+        rest: &Rest<'_>,
+        now: Duration,
+        look: impl FnOnce(&Figures<'_>) -> R,
+    ) -> Option<R> {
+        let (switch, names, copying) = (&mut self.switch, &self.names, self.hand.done);
+        Shown { switch, names, copying }.figures(rest, now, look)
     }
 
     /// Whether there is something to do at once.
@@ -147,25 +159,28 @@ impl Network {
 
     /// An interface that broke a rule, and is to be disconnected.
     pub(super) fn next_violation(&mut self) -> Option<(PortId, Violation)> {
-        self.switch.next_violation()
+        while let Some((id, violation)) = self.switch.next_violation() {
+            match self.own.accuse(id, violation) {
+                None => return Some((id, violation)),
+                Some(Accused::Uplink) => {}
+                Some(Accused::Host) => {
+                    log::error!("own interface: {violation}; there are no own addresses any more");
+                    self.detach(id);
+                }
+            }
+        }
+        None
     }
 
     /// An uplink that is to be ended, as a backend broke a rule.
-    pub(super) fn next_broken(&mut self) -> Option<(UplinkId, Broken)> {
+    pub(super) fn next_broken(&mut self) -> Option<(UplinkId, Fault)> {
         self.own.next_broken()
     }
 
     /// Gives this domain addresses of its own; `false` if there is no memory for that.
-    pub(super) fn start_stack(
-        &mut self,
-        platform: &Platform,
-        net: Net,
-        mac: Mac,
-        seed: u64,
-        now: Duration,
-    ) -> bool {
+    pub(super) fn start_stack(&mut self, net: Net, mac: Mac, seed: u64, now: Duration) -> bool {
         let switch = (&mut self.switch, &mut self.hand.slabs);
-        let port = self.own.start_stack(platform, switch, (net, mac, seed), now);
+        let port = self.own.start_stack(switch, (net, mac, seed), now);
         self.names.extend(port.map(|port| (port, "stack".into())));
         self.has_more = true;
         port.is_some()
@@ -230,7 +245,8 @@ impl Network {
             }
         }
         *super::traffic::place(&mut self.lines, id.index()) = Some(Lines { id, queues });
-        self.names.push((id, format!("{mac}")));
+        let is_taken = |name: &str| self.names.iter().any(|(_, taken)| taken == name);
+        self.names.push((id, metrics::port_name(format!("{mac}"), is_taken)));
         self.has_more = true;
         Ok(id)
     }
@@ -286,7 +302,7 @@ impl fmt::Display for Refusal {
             Self::NoDomain => f.write_str("no such domain"),
             Self::Map(error) => write!(f, "its rings cannot be mapped: {error}"),
             Self::Port(error) => write!(f, "no event channel: {error}"),
-            Self::TooMany => f.write_str("there are too many interfaces"),
+            Self::TooMany => f.write_str("there is no room for another interface"),
         }
     }
 }
@@ -314,128 +330,4 @@ impl Interfaces for ByDevice<'_, '_> {
     fn disconnect(&mut self, id: PortId) {
         self.0.borrow_mut().network().1.disconnect(id);
     }
-}
-
-/// Copies of one call of Xen's.
-const CALL: usize = 64;
-
-/// Xen's hand, and the pages that it reaches into: the switch's, and behind them those of ports of
-/// our own.
-struct Hand {
-    pages: OwnPages,
-    slabs: Slabs,
-    done: Copying,
-}
-
-/// What was asked of Xen since the start.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Copying {
-    /// Calls.
-    pub(super) calls: u64,
-    /// Copies made by them.
-    pub(super) copies: u64,
-}
-
-impl Copier for Hand {
-    fn copy(&mut self, copies: &mut [Copy]) {
-        for copies in copies.chunks_mut(CALL) {
-            self.done.calls += 1;
-            self.done.copies += copies.len() as u64;
-            let mut batch = Batch::<{ 2 * CALL }>::new();
-            let mut tickets = heapless::Vec::<Result<Ticket, AddError>, CALL>::new();
-            for copy in &*copies {
-                let _ = tickets.push(self.add(&mut batch, copy));
-            }
-            let ran = batch.run();
-            for (copy, ticket) in copies.iter_mut().zip(&tickets) {
-                copy.made = match (ran, ticket) {
-                    (Ok(()), &Ok(ticket)) => batch.status(ticket),
-                    (Ok(()), Err(_)) => Err(Status::BadCopyArgument),
-                    (Err(_), _) => Err(Status::GeneralError),
-                };
-            }
-        }
-    }
-
-    fn read(&self, at: u32, bytes: &mut [u8]) {
-        Region::of(&self.pages).copy_out(at as usize, bytes);
-    }
-
-    fn write(&mut self, at: u32, bytes: &[u8]) {
-        Region::of(&self.pages).copy_in(at as usize, bytes);
-    }
-}
-
-impl Hand {
-    fn add<'a>(
-        &'a self,
-        batch: &mut Batch<'a, { 2 * CALL }>,
-        copy: &Copy,
-    ) -> Result<Ticket, AddError> {
-        let Copy { from, to, len, .. } = *copy;
-        match (from, to) {
-            (Place::Foreign(from), Place::Foreign(to)) => batch.relay(from, to, len),
-            (Place::Foreign(from), Place::Own(at)) => match self.find(at, len)? {
-                (Memory::Switch, at) => batch.fetch(from, &self.pages, at, len),
-                (Memory::Slab(Slab::Own(pages)), at) => {
-                    batch.fetch(from, &pages[at / PAGE_SIZE], at % PAGE_SIZE, len)
-                }
-                (Memory::Slab(Slab::Lent(pages)), at) => batch.fetch(from, &**pages, at, len),
-            },
-            (Place::Own(at), Place::Foreign(to)) => match self.find(at, len)? {
-                (Memory::Switch, at) => batch.store(&self.pages, at, to, len),
-                (Memory::Slab(Slab::Own(pages)), at) => {
-                    batch.store(&pages[at / PAGE_SIZE], at % PAGE_SIZE, to, len)
-                }
-                (Memory::Slab(Slab::Lent(pages)), at) => batch.store(&**pages, at, to, len),
-            },
-            (Place::Own(from), Place::Own(to)) => {
-                let ((from, from_at), (to, to_at)) =
-                    (self.region(from, len)?, self.region(to, len)?);
-                from.copy_to(from_at, to, to_at, len.into());
-                batch.nothing()
-            }
-        }
-    }
-
-    /// Where a place of ours is, unless there is none, or it goes beyond its page.
-    fn find(&self, at: u32, len: u16) -> Result<(Memory<'_>, usize), AddError> {
-        let at = at as usize;
-        let end = at + usize::from(len);
-        if end <= self.pages.len() {
-            return Ok((Memory::Switch, at));
-        }
-        let beyond = at.checked_sub(self.pages.len()).ok_or(AddError::OutsidePage)?;
-        let is_inside = at % PAGE_SIZE + usize::from(len) <= PAGE_SIZE;
-        let found = self.slabs.find(beyond / PAGE_SIZE).filter(|_| is_inside);
-        let (slab, page) = found.ok_or(AddError::OutsidePage)?;
-        let count = match slab {
-            Slab::Own(pages) => pages.len(),
-            Slab::Lent(pages) => pages.len() / PAGE_SIZE,
-        };
-        if page < count {
-            Ok((Memory::Slab(slab), page * PAGE_SIZE + at % PAGE_SIZE))
-        } else {
-            Err(AddError::OutsidePage)
-        }
-    }
-
-    /// The same, to be looked into.
-    fn region(&self, at: u32, len: u16) -> Result<(Region<'_>, usize), AddError> {
-        Ok(match self.find(at, len)? {
-            (Memory::Switch, at) => (Region::of(&self.pages), at),
-            (Memory::Slab(Slab::Own(pages)), at) => {
-                (Region::of(&pages[at / PAGE_SIZE]), at % PAGE_SIZE)
-            }
-            (Memory::Slab(Slab::Lent(pages)), at) => (Region::of(&**pages), at),
-        })
-    }
-}
-
-/// Memory of ours.
-enum Memory<'a> {
-    /// The switch's own.
-    Switch,
-    /// Of a port.
-    Slab(&'a Slab),
 }

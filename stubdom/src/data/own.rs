@@ -9,25 +9,23 @@ use core::cell::RefCell;
 use core::fmt;
 use core::time::Duration;
 
-use netback::Mac;
-use netback::port::{Config, Drop, PortId, QueueId, Rings, Takes};
+use netback::port::{Config, PortId, QueueId, Rings, Takes};
+use netback::{Mac, Violation};
 use netfront::Vif;
 use netfront::device::{self, Device};
 use netfront::handshake::{self, Features};
 use netfront::patch::{self, Broken, Patch};
-use stubdom::http::Page;
-use stubdom::metrics::{Figures, Identity, Port as PortFigures, Way};
 use stubdom::options::Net;
-use stubdom::platform::{Platform, VERSION};
+use stubdom::platform::Platform;
 use stubdom::stack::Stack;
 use stubdom::uplinks::Frontends;
-use xen_pvh_boot::heap;
 use xen_sys::event::Channel;
 use xen_sys::grant::{Access, GrantError, GrantTable, Granted};
 use xen_sys::ids::{DomId, Errno, Port};
 use xen_sys::page::{Either, OwnPage, OwnPages};
 use xenstore_core::DomId as StoreDomId;
 
+use super::figures::{Rest, Shown};
 use super::network::{Ring, Switch};
 use super::traffic::Traffic;
 
@@ -99,7 +97,29 @@ struct Host {
     due: Option<Duration>,
     /// There was an event of its rings.
     has_news: bool,
-    xen: String,
+}
+
+/// What is wrong with an uplink.
+pub(super) enum Fault {
+    /// One of its ends broke a rule of rings.
+    Rings(Broken),
+    /// Its port broke one of the switch.
+    Port(Violation),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rings(broken) => broken.fmt(f),
+            Self::Port(violation) => write!(f, "its own port: {violation}"),
+        }
+    }
+}
+
+/// Whose port of ours it is.
+pub(super) enum Accused {
+    Uplink,
+    Host,
 }
 
 /// A port and its name among the figures.
@@ -111,7 +131,7 @@ pub(super) struct Own {
     host: Option<Host>,
     uplinks: Vec<Uplink>,
     made: UplinkId,
-    broken: VecDeque<(UplinkId, Broken)>,
+    broken: VecDeque<(UplinkId, Fault)>,
     /// Pages that a backend still maps though its uplink is gone.
     lingering: Vec<Granted>,
     /// Something is to be done.
@@ -149,12 +169,30 @@ impl Own {
     }
 
     /// A device that broke a rule, and is to be ended.
-    pub(super) fn next_broken(&mut self) -> Option<(UplinkId, Broken)> {
+    pub(super) fn next_broken(&mut self) -> Option<(UplinkId, Fault)> {
         self.broken.pop_front()
     }
 
-    /// Moves frames between the switch and what is behind; gives the number of events sent.
-    pub(super) fn work(&mut self, switch: &mut Switch, names: &[Named], now: Duration) -> u64 {
+    /// The switch has ended a port, which no guest can bring about. Notes it if the port is an
+    /// uplink's; gives up the addresses if it is theirs, and then it is to be detached. `None` if it
+    /// is not ours.
+    pub(super) fn accuse(&mut self, port: PortId, violation: Violation) -> Option<Accused> {
+        if let Some(uplink) = self.uplinks.iter_mut().find(|uplink| uplink.port == port) {
+            uplink.is_at_work = false;
+            self.broken.push_back((uplink.id, Fault::Port(violation)));
+            return Some(Accused::Uplink);
+        }
+        self.host.take_if(|host| host.port == port).map(|_| Accused::Host)
+    }
+
+    /// Moves frames between the switch and what is behind; gives the number of events sent. `rest`
+    /// is what there is to show beside the network's own.
+    pub(super) fn work<'r>(
+        &mut self,
+        shown: &mut Shown<'_>,
+        rest: &dyn Fn() -> Rest<'r>,
+        now: Duration,
+    ) -> u64 {
         let mut sent = 0;
         self.has_news = false;
         for uplink in self.uplinks.iter_mut().filter(|uplink| uplink.is_at_work && uplink.has_news)
@@ -167,20 +205,20 @@ impl Own {
                         sent += 1;
                     }
                     if turn.notify_inner {
-                        switch.hear(QueueId { port: uplink.port, number: 0 });
+                        shown.switch.hear(QueueId { port: uplink.port, number: 0 });
                     }
                     uplink.has_news = turn.has_more;
                     self.has_news |= turn.has_more;
                 }
                 Err(broken) => {
                     uplink.is_at_work = false;
-                    self.broken.push_back((uplink.id, broken));
+                    self.broken.push_back((uplink.id, Fault::Rings(broken)));
                 }
             }
         }
         let host = self.host.iter_mut();
         for host in host.filter(|host| host.has_news || host.due.is_some_and(|due| due <= now)) {
-            host.has_news = host.work(switch, names, now);
+            host.has_news = host.work(shown, rest, now);
             self.has_news |= host.has_news;
         }
         sent
@@ -189,7 +227,6 @@ impl Own {
     /// Gives this domain a stack of its own, on a port.
     pub(super) fn start_stack(
         &mut self,
-        platform: &Platform,
         (switch, slabs): (&mut Switch, &mut Slabs),
         (net, mac, seed): (Net, Mac, u64),
         now: Duration,
@@ -206,8 +243,7 @@ impl Own {
         let (vif, port) = plug(switch, Some(mac), takes)?;
         let mut device = Device::new(vif, to_receive, named.collect());
         let stack = Stack::new(net, mac.0, seed, &mut device, now);
-        let xen = alloc::format!("{}", platform.xen);
-        self.host = Some(Host { stack, device, port, due: Some(now), has_news: true, xen });
+        self.host = Some(Host { stack, device, port, due: Some(now), has_news: true });
         self.has_news = true;
         Some(port)
     }
@@ -286,7 +322,7 @@ impl Own {
     }
 
     /// Takes pages back that a backend has unmapped by now.
-    fn retry_lingering(&mut self) {
+    pub(super) fn retry_lingering(&mut self) {
         let lingering = core::mem::take(&mut self.lingering);
         self.lingering.extend(lingering.into_iter().filter_map(|granted| granted.end().err()));
     }
@@ -294,11 +330,17 @@ impl Own {
 
 impl Host {
     /// Moves frames; tells whether there are more.
-    fn work(&mut self, switch: &mut Switch, names: &[Named], now: Duration) -> bool {
-        let (xen, port) = (&self.xen, self.port);
-        self.due = self.stack.poll(now, &mut self.device, || page(switch, names, xen, now));
+    fn work<'r>(
+        &mut self,
+        shown: &mut Shown<'_>,
+        rest: &dyn Fn() -> Rest<'r>,
+        now: Duration,
+    ) -> bool {
+        let port = self.port;
+        let page = || shown.figures(&rest(), now, |figures| figures.page()).flatten();
+        self.due = self.stack.poll(now, &mut self.device, page);
         if self.device.publish() {
-            switch.hear(QueueId { port, number: 0 });
+            shown.switch.hear(QueueId { port, number: 0 });
         }
         // The other end is our own switch; if it breaks the rules there are no frames any more.
         self.device.has_more().unwrap_or(false)
@@ -313,38 +355,6 @@ fn plug(switch: &mut Switch, mac: Option<Mac>, takes: Takes) -> Option<(Vif<OwnP
     let rings = Rings::<Ring> { tx: Either::Second(tx), rx: Either::Second(rx) };
     let config = Config { domain: None, mac, rate: None, takes };
     Some((vif, switch.attach(config, [rings].into_iter())?))
-}
-
-/// The page of figures.
-fn page(switch: &mut Switch, names: &[Named], xen: &str, uptime: Duration) -> Option<Page> {
-    let mut counted = Vec::new();
-    counted.try_reserve_exact(names.len()).ok()?;
-    for (port, name) in names {
-        let Some(counters) = switch.counters(*port) else { continue };
-        let mut drops = [("", 0); Drop::ALL.len()];
-        for ((drop, why), count) in drops.iter_mut().zip(Drop::ALL).zip(counters.dropped) {
-            *drop = (why.word(), count);
-        }
-        counted.push((name, counters, drops));
-    }
-    let mut ports = Vec::new();
-    ports.try_reserve_exact(counted.len()).ok()?;
-    ports.extend(counted.iter().map(|(name, counters, drops)| PortFigures {
-        name,
-        incoming: Way { frames: counters.sent_frames, bytes: counters.sent_bytes },
-        outgoing: Way { frames: counters.received_frames, bytes: counters.received_bytes },
-        drops,
-    }));
-    let memory = heap::statistics();
-    let figures = Figures {
-        identity: Identity { version: VERSION, role: "data", xen },
-        uptime,
-        memory: memory.total,
-        memory_free: memory.free(),
-        ports: &ports,
-        ..Figures::default()
-    };
-    figures.page()
 }
 
 /// Why there is no uplink.

@@ -2,6 +2,8 @@
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 use core::fmt;
@@ -11,8 +13,10 @@ use databack::ask::Ask;
 use databack::broker::{self, Broker, ChannelId, Ended};
 use databack::policy::Owner;
 use databack::vchan::{self, Peer, Sizes};
+use stubdom::activity::Activity;
 use stubdom::asks::{Endpoint, Endpoints};
 use stubdom::complaints::Complaints;
+use stubdom::metrics::Figures;
 use stubdom::platform::{Platform, refuse};
 use xen_pvh_boot::{heap, idle};
 use xen_sys::clock::{self, SystemTime};
@@ -22,18 +26,8 @@ use xen_sys::ids::{DomId, Errno, Port};
 use xen_sys::page::OwnPages;
 use xenstore_core::DomId as StoreDomId;
 
+use super::figures::Rest;
 use super::network::Network;
-
-/// What was done since the start.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Counters {
-    /// Events of channels that came.
-    pub(super) events: u64,
-    /// Events that were sent to their clients.
-    pub(super) notifications: u64,
-    /// How often all slept and were woken.
-    pub(super) wakeups: u64,
-}
 
 /// What there was besides the channels' events.
 #[derive(Clone, Copy, Debug, Default)]
@@ -58,7 +52,9 @@ pub(super) struct Traffic<'a> {
     /// Pages that somebody still maps though their channel is gone.
     lingering: Vec<(DomId, Sizes, Granted)>,
     complaints: Complaints,
-    pub(super) counters: Counters,
+    activity: Activity,
+    /// Xen's version.
+    xen: String,
     started: SystemTime,
     /// When the broker wants to be called.
     due: Option<Duration>,
@@ -83,7 +79,8 @@ impl<'a> Traffic<'a> {
             ended: VecDeque::new(),
             lingering: Vec::new(),
             complaints: Complaints::default(),
-            counters: Counters::default(),
+            activity: Activity::default(),
+            xen: format!("{}", platform.xen),
             started: platform.clock.now(),
             due: None,
             alarm: SystemTime::default(),
@@ -104,6 +101,13 @@ impl<'a> Traffic<'a> {
     /// How long this domain has been at work.
     pub(super) fn now(&self) -> Duration {
         self.platform.clock.now().since(self.started)
+    }
+
+    /// What there is to show, unless there is not the memory for it.
+    pub(super) fn figures<R>(&mut self, look: impl FnOnce(&Figures<'_>) -> R) -> Option<R> {
+        let now = self.now();
+        let Self { network, broker, activity, xen, .. } = self;
+        network.figures(&rest(broker, *activity, xen), now, look)
     }
 
     /// From then on [`wait`](Self::wait) returns.
@@ -151,6 +155,7 @@ impl<'a> Traffic<'a> {
             }
         }
         self.retry_lingering();
+        self.network.look_after();
         self.complaints.rest();
     }
 
@@ -165,6 +170,7 @@ impl<'a> Traffic<'a> {
     /// Takes the events that are pending and gives each channel that has something to do a turn.
     fn turn(&mut self) -> Seen {
         let mut seen = Seen::default();
+        self.activity.turns += 1;
         let mut events = self.platform.events.borrow_mut();
         // Guests that never stop to send them have no more than their part of a turn.
         for _ in 0..TURN_EVENTS {
@@ -172,10 +178,10 @@ impl<'a> Traffic<'a> {
             if port == self.store {
                 seen.store = true;
             } else if let Some(id) = self.lines.at(port) {
-                self.counters.events += 1;
+                self.activity.events += 1;
                 self.lines.enlist(id, &mut self.ready);
             } else if self.network.hear(port) {
-                self.counters.events += 1;
+                self.activity.events += 1;
             } else {
                 // The timer's; it has to be set again.
                 self.timer = None;
@@ -198,7 +204,9 @@ impl<'a> Traffic<'a> {
             }
         }
         self.settle(now);
-        self.counters.notifications += self.network.turn(now);
+        let Self { network, broker, activity, xen, .. } = self;
+        let rest = || rest(broker, *activity, xen);
+        self.activity.notifications += network.turn(now, &rest);
         seen.deadline = clock >= self.alarm;
         seen
     }
@@ -208,7 +216,7 @@ impl<'a> Traffic<'a> {
         while let Some(id) = self.broker.next_notification() {
             if let Some(line) = self.lines.find(id) {
                 line.channel.notify();
-                self.counters.notifications += 1;
+                self.activity.notifications += 1;
             }
         }
         while let Some((id, ended)) = self.broker.next_ended() {
@@ -235,7 +243,7 @@ impl<'a> Traffic<'a> {
             self.timer = next;
         }
         idle();
-        self.counters.wakeups += 1;
+        self.activity.wakeups += 1;
     }
 
     fn give_back(&mut self, domain: DomId, sizes: Sizes, granted: Granted) {
@@ -252,6 +260,9 @@ impl<'a> Traffic<'a> {
         if self.lingering.iter().filter(|(whose, ..)| *whose == domain).count() >= LINGERING_MAX {
             return Err(Refusal::Lingering);
         }
+        // All may have something to do at once, and are not to allocate for that.
+        let most = self.lines.by_channel.len() + 1;
+        self.ready.try_reserve(most).map_err(|_| Refusal::NoMemory)?;
         let pages = OwnPages::zeroed(ask.sizes.pages()).ok_or(Refusal::NoMemory)?;
         let granted = self.grants.grant(domain, pages, Access::ReadWrite)?;
         let references: Vec<u32> =
@@ -280,6 +291,11 @@ impl<'a> Traffic<'a> {
         // Whom it concerns hears of it now.
         self.settle(self.now());
     }
+}
+
+/// What there is to show beside the switch's.
+fn rest<'a>(broker: &Broker<Granted>, activity: Activity, xen: &'a str) -> Rest<'a> {
+    Rest { xen, activity, channels: broker.figures() }
 }
 
 /// Events that one turn takes at most.

@@ -1,6 +1,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
+use std::rc::Rc;
+
+use xenstore_core::client::Nodes as _;
+use xenstore_core::{DomId, Server};
+
 use super::*;
+use crate::store_in_memory;
 
 /// Reads text by the format's rules, stricter than Prometheus does: the samples, by name and labels.
 fn read(text: &str) -> Result<BTreeMap<String, f64>, String> {
@@ -101,48 +107,88 @@ const PORTS: [Port<'static>; 2] = [
     },
 ];
 
-fn everything() -> Figures<'static> {
-    Figures {
-        identity: Identity { version: "0.1.0", role: "data", xen: "4.20" },
-        uptime: Duration::from_millis(90_500),
-        memory: 4 << 20,
-        memory_free: 1 << 20,
-        activity: Some(Activity { events: 5, notifications: 6, wakeups: 4 }),
-        store: Some(Store {
-            requests: &[("READ", 100), ("WRITE", 20)],
-            errors: &[("ENOENT", 3)],
-            refusals: &[("nodes", 1)],
-            nodes: 50,
-            domains: 3,
-            aborts: 2,
-            bytes_in: 4096,
-            ..Store::default()
-        }),
-        channels: Some(Channels { open: 2, opened: 9 }),
-        ports: &PORTS,
+/// A store that did something, and with it all that can be shown.
+struct Everything {
+    store: Server,
+}
+
+impl Everything {
+    fn new() -> Self {
+        let server = store_in_memory::server();
+        let mut client = store_in_memory::connect(&server, DomId(0));
+        client.write("/a", b"secret").unwrap();
+        client.transact(|t| t.read("/a")).unwrap();
+        client.read("/none").unwrap_err();
+        client.watch("/a", "token").unwrap();
+        drop(client);
+        Self { store: Rc::into_inner(server).unwrap().into_inner() }
+    }
+
+    fn figures(&self) -> Figures<'_> {
+        Figures {
+            identity: Identity { version: "0.1.0", role: "data", xen: "4.20" },
+            uptime: Duration::from_millis(90_500),
+            memory: 4 << 20,
+            memory_free: 1 << 20,
+            activity: Activity { turns: 7, events: 5, notifications: 6, wakeups: 4 },
+            copying: Some(Copying { calls: 2, copies: 30 }),
+            store: Some(Store { counts: self.store.counts(), stats: self.store.stats() }),
+            channels: Some(broker::Figures {
+                channels: 2,
+                services: 1,
+                pushes_open: 0,
+                subscriptions: 3,
+                kept: 0,
+                memory: 1 << 16,
+                opened: 9,
+                pushes: 100,
+                push_bytes: 6400,
+                published: 8,
+                published_bytes: 80,
+                refused: 1,
+                violations: [
+                    ("index", 1),
+                    ("frame", 2),
+                    ("greeting", 0),
+                    ("overrun", 0),
+                    ("id", 0),
+                    ("payload", 0),
+                ],
+            }),
+            ports: &PORTS,
+        }
     }
 }
 
 #[test]
 fn every_figure_is_a_line_that_prometheus_reads() {
-    let text = text(&everything());
+    let all = Everything::new();
+    let text = text(&all.figures());
     let samples = read(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
     for (series, value) in [
         (r#"stubdom_info{version="0.1.0",role="data",xen="4.20"}"#, 1.0),
         ("stubdom_uptime_seconds", 90.5),
         ("stubdom_memory_bytes", 4_194_304.0),
         ("stubdom_memory_free_bytes", 1_048_576.0),
+        ("stubdom_turns_total", 7.0),
         ("stubdom_events_total", 5.0),
         ("stubdom_notifications_total", 6.0),
         ("stubdom_wakeups_total", 4.0),
-        (r#"stubdom_store_requests_total{type="READ"}"#, 100.0),
-        (r#"stubdom_store_errors_total{error="ENOENT"}"#, 3.0),
-        (r#"stubdom_store_refusals_total{quota="nodes"}"#, 1.0),
-        ("stubdom_store_nodes", 50.0),
-        ("stubdom_store_aborts_total", 2.0),
-        ("stubdom_store_received_bytes_total", 4096.0),
+        ("stubdom_grant_copy_calls_total", 2.0),
+        ("stubdom_grant_copies_total", 30.0),
+        (r#"stubdom_store_requests_total{type="READ"}"#, 2.0),
+        (r#"stubdom_store_requests_total{type="none"}"#, 0.0),
+        (r#"stubdom_store_errors_total{error="ENOENT"}"#, 1.0),
+        (r#"stubdom_store_refusals_total{quota="nodes"}"#, 0.0),
+        ("stubdom_store_transactions_started_total", 1.0),
+        (r#"stubdom_store_transactions_ended_total{how="conflict"}"#, 0.0),
+        ("stubdom_store_transactions_open", 0.0),
+        ("stubdom_store_watches", 1.0),
+        ("stubdom_store_connections", 1.0),
         ("stubdom_channels", 2.0),
         ("stubdom_channels_opened_total", 9.0),
+        ("stubdom_channels_push_bytes_total", 6400.0),
+        (r#"stubdom_channels_violations_total{rule="frame"}"#, 2.0),
         ("stubdom_switch_ports", 2.0),
         (r#"stubdom_switch_frames_total{port="vif3.0",direction="in"}"#, 10.0),
         (
@@ -155,6 +201,85 @@ fn every_figure_is_a_line_that_prometheus_reads() {
     ] {
         assert_eq!(samples.get(series), Some(&value), "{series} in\n{text}");
     }
+    for told in ["secret", "token", "/a"] {
+        assert!(!text.contains(told), "{told:?} is somebody else's: {text}");
+    }
+}
+
+#[test]
+fn every_figure_of_the_page_is_in_the_nodes() {
+    let all = Everything::new();
+    let figures = all.figures();
+    let page = text(&figures);
+    let nodes: BTreeMap<String, String> = figures.told().into_iter().collect();
+    for (path, value) in [
+        ("info", "version 0.1.0 role data xen 4.20"),
+        ("uptime_seconds", "90.500"),
+        ("store_nodes", "4"),
+        ("store_transactions_ended_total", "committed 1 conflict 0 refused 0 dropped 0"),
+        ("switch_frames_total/vif3-0", "in 10 out 7"),
+        ("switch_drops_total/vif3-0", "source 2 no_room 1 copy 0"),
+    ] {
+        assert_eq!(nodes.get(path).map(String::as_str), Some(value), "{path} in {nodes:#?}");
+    }
+    for line in page.lines().filter(|line| !line.starts_with('#')) {
+        let (series, value) = line.rsplit_once(' ').unwrap();
+        let name = series.strip_prefix("stubdom_").unwrap();
+        let (name, labels) = name.split_once('{').unwrap_or((name, ""));
+        if name == "info" {
+            continue;
+        }
+        let last = labels.rsplit('"').nth(1);
+        let word = last.map_or(value.to_owned(), |last| format!("{last} {value}"));
+        let told = nodes.iter().filter(|(path, _)| path.split('/').next() == Some(name));
+        let mut told = told.map(|(_, value)| format!(" {value} "));
+        assert!(told.any(|told| told.contains(&format!(" {word} "))), "{line} in {nodes:#?}");
+    }
+    for (path, value) in &nodes {
+        assert!(path.split('/').all(|name| !name.is_empty() && name.chars().all(legal)), "{path}");
+        assert!(value.len() < 2048, "{path} has {} bytes, a guest's node has less", value.len());
+        assert!(figures.lines().contains(&format!("{path}: {value}\n")));
+    }
+}
+
+fn legal(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "-_@".contains(c)
+}
+
+#[test]
+fn nodes_are_written_when_they_change_and_removed_when_they_go() {
+    let all = Everything::new();
+    let mut shown = Nodes::default();
+    let first = shown.update(&all.figures());
+    assert_eq!(first.len(), all.figures().told().len(), "all of them");
+    assert_eq!(shown.update(&all.figures()), [], "nothing has changed");
+    let mut figures = all.figures();
+    figures.uptime += Duration::from_secs(10);
+    figures.activity = Activity { turns: 8, events: 6, notifications: 7, wakeups: 5 };
+    figures.memory_free -= 4096;
+    assert_eq!(shown.update(&figures), [], "that is its own pulse");
+    figures.ports = &PORTS[..1];
+    let changed = shown.update(&figures);
+    let of = |path: &str| changed.iter().find(|(of, _)| of == path).map(|(_, value)| value);
+    assert_eq!(of("switch_ports"), Some(&Some("1".into())));
+    assert_eq!(of("switch_frames_total/uplink"), Some(&None), "the port is gone");
+    assert_eq!(of("switch_frames_total/vif3-0"), None, "as it was");
+    assert_eq!(of("turns_total"), Some(&Some("8".into())), "with others it is told");
+    shown.refused("switch_ports");
+    let again = shown.update(&figures);
+    assert_eq!(again, [("switch_ports".into(), Some("1".into()))]);
+    let told = all.figures().told();
+    for name in nodes::PULSE {
+        assert!(told.iter().any(|(path, _)| path == name), "{name} is no figure");
+    }
+}
+
+#[test]
+fn a_domain_has_so_many_nodes_at_most() {
+    let names: Vec<String> = (0..500).map(|number| format!("uplink{number}")).collect();
+    let ports: Vec<_> = names.iter().map(|name| Port { name, ..PORTS[0] }).collect();
+    let changes = Nodes::default().update(&Figures { ports: &ports, ..Figures::default() });
+    assert_eq!(changes.len(), nodes::MOST);
 }
 
 #[test]
@@ -164,6 +289,20 @@ fn what_is_not_here_is_not_shown() {
     for absent in ["store", "channels", "switch"] {
         assert!(!text.contains(absent), "{absent} in\n{text}");
     }
+}
+
+#[test]
+fn ports_with_one_address_are_told_apart() {
+    let mut names: Vec<String> = Vec::new();
+    for wanted in ["00:16:3e:00:00:01", "stack", "00:16:3e:00:00:01", "00:16:3e:00:00:01"] {
+        let is_taken = |name: &str| names.iter().any(|taken| taken == name);
+        names.push(port_name(wanted.into(), is_taken));
+    }
+    let expected = ["00:16:3e:00:00:01", "stack", "00:16:3e:00:00:01-2", "00:16:3e:00:00:01-3"];
+    assert_eq!(names, expected);
+    let ports: Vec<_> = names.iter().map(|name| Port { name, ..PORTS[0] }).collect();
+    let text = text(&Figures { ports: &ports, ..Figures::default() });
+    read(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
 }
 
 #[test]
@@ -183,10 +322,11 @@ fn a_page_has_an_end() {
         names[..count].iter().map(|name| Port { name, ..PORTS[0] }).collect()
     };
     let many = ports(200);
-    let page = text(&Figures { ports: &many, ..everything() });
+    let all = Everything::new();
+    let page = text(&Figures { ports: &many, ..all.figures() });
     read(&page).unwrap_or_else(|error| panic!("{error}"));
     let too_many = ports(5000);
-    assert!(Figures { ports: &too_many, ..everything() }.page().is_none());
+    assert!(Figures { ports: &too_many, ..all.figures() }.page().is_none());
 }
 
 #[test]

@@ -10,6 +10,8 @@ use crate::http::{Exchange, Page};
 
 /// How long a request may take to come, from the first packet on.
 pub(super) const TO_ASK: Duration = Duration::from_secs(10);
+/// How long it may take until both sides know that there is a connection, where others want its place.
+pub(super) const TO_GREET: Duration = Duration::from_millis(250);
 /// How long its answer may take to be read.
 pub(super) const TO_ANSWER: Duration = Duration::from_secs(30);
 
@@ -28,8 +30,15 @@ impl Connection {
     }
 
     /// When it is to be looked at, whatever comes.
-    pub(super) const fn until(&self) -> Option<Duration> {
-        self.until
+    pub(super) fn until(&self, socket: &Socket<'_>, now: Duration) -> Option<Duration> {
+        self.greeted_until(socket).filter(|&until| until > now).or(self.until)
+    }
+
+    /// Until when it may keep its place though the other side has not yet answered the answer: maybe
+    /// there is no other side.
+    pub(super) fn greeted_until(&self, socket: &Socket<'_>) -> Option<Duration> {
+        let is_half = socket.state() == State::SynReceived;
+        self.until.filter(|_| is_half).map(|until| until.saturating_sub(TO_ASK) + TO_GREET)
     }
 
     /// Waits for somebody, if there is nobody.

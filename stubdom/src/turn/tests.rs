@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use conversations::world::{Frame, Mailbox, Open, WATCH_EVENT};
+use xen_sys::clock::SystemTime;
 use xen_sys::domctl::{DomainState, Identity};
 use xen_sys::grant::MapError;
 use xen_sys::ids::{DomId as XenDomId, Errno};
@@ -16,6 +17,8 @@ use xenstore_core::{Config, DomId, Host, UniqueId};
 
 use super::*;
 use crate::machine::{Fates, Line};
+use crate::metrics::Figures;
+use crate::publication::Publication;
 
 /// Where `struct xenstore_domain_interface` has what the guest has put and the store has taken,
 /// and the port that the builder of the domain left there.
@@ -28,6 +31,7 @@ const EXCEPTIONS: Port = Port(1);
 /// Operations of xen/include/public/io/xs_wire.h.
 const GET_DOMAIN_PATH: u32 = 10;
 const INTRODUCE: u32 = 8;
+const READ: u32 = 2;
 const WATCH: u32 = 4;
 
 /// A Xen in memory.
@@ -112,6 +116,10 @@ impl Machine for SharedXen {
 
     fn memory_used(&self) -> usize {
         0
+    }
+
+    fn figures(&self) -> Figures<'_> {
+        Figures { memory: 1000, ..Figures::default() }
     }
 }
 
@@ -280,4 +288,26 @@ fn an_event_at_a_port_that_is_nobodys_is_nothing() {
     assert_eq!(lab.taken(5), 0, "a guest that has said nothing is not looked at");
     lab.event(port);
     assert_eq!(lab.read(5).len(), 1);
+}
+
+#[test]
+fn the_figures_are_published_before_the_first_request_after_a_pause() {
+    let mut lab = Lab::new();
+    let mut publication = Publication::default();
+    let at = |seconds: u64| SystemTime(seconds * 1_000_000_000);
+    publication.look(&mut lab.server, &lab.guests, at(100));
+    let requests = |lab: &mut Lab| {
+        let read = lab.ask(0, READ, "/tool/xenstored/figures/store_requests_total\0");
+        let read = String::from_utf8(read).expect("words");
+        let words: Vec<_> = read.split(' ').collect();
+        let reads = words.iter().position(|&word| word == "READ").expect("READ is counted");
+        words[reads + 1].parse::<u64>().expect("a number")
+    };
+    assert_eq!(requests(&mut lab), 0, "before the first");
+    assert_eq!(lab.ask(0, READ, "/tool/xenstored/figures/memory_bytes\0"), b"1000");
+    publication.look(&mut lab.server, &lab.guests, at(109));
+    assert_eq!(requests(&mut lab), 0, "they are fresh enough");
+    publication.look(&mut lab.server, &lab.guests, at(110));
+    assert_eq!(requests(&mut lab), 3);
+    lab.server.check().expect("the accounts are right");
 }

@@ -62,8 +62,11 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let server = store_in_memory::server();
-        let [mut own, dom0, guest, other] =
+        let [mut own, mut dom0, guest, other] =
             [OWN, DomId(0), GUEST, OTHER].map(|domain| store_in_memory::connect(&server, domain));
+        let home = [Permission::new(Access::None, DomId(0)), Permission::new(Access::Read, OWN)];
+        dom0.mkdir("/local/domain/5").unwrap();
+        dom0.set_perms("/local/domain/5", &home).unwrap();
         let vifs = Vifs::begin(&mut own).unwrap();
         Self { server, own, dom0, guest, other, notes: Notes::default(), vifs }
     }
@@ -134,6 +137,22 @@ impl Scene {
         self.server.borrow().check().expect("the accounts agree");
     }
 
+    /// Begins anew, as when the domain of the switch has started.
+    fn begin_anew(&mut self) {
+        while self.own.poll_event().unwrap().is_some() {}
+        for (path, token) in [(BACKEND, "vif"), (&format!("{FRONT}/state"), "vif/7/0")] {
+            self.own.unwatch(path, token).unwrap();
+        }
+        self.vifs = Vifs::begin(&mut self.own).unwrap();
+        self.notes = Notes::default();
+    }
+
+    /// Has what is to go by then removed; the times are milliseconds.
+    fn remove_left(&mut self, now: u64) -> Option<SystemTime> {
+        let due = self.vifs.remove_left(&mut self.own, SystemTime(now * 1_000_000)).unwrap();
+        due.map(|SystemTime(due)| SystemTime(due / 1_000_000))
+    }
+
     fn node(&mut self, leaf: &str) -> Option<String> {
         let value = self.dom0.read(&format!("{BACK}/{leaf}")).ok()?;
         Some(String::from_utf8(value).unwrap())
@@ -177,6 +196,30 @@ fn what_was_there_before_is_found() {
 }
 
 #[test]
+fn what_was_closed_for_ever_before_is_removed() {
+    let mut scene = Scene::new();
+    scene.hear();
+    scene.create();
+    scene.come();
+    scene.dom0.write(&format!("{BACK}/online"), b"0").unwrap();
+    scene.dom0.write(&format!("{BACK}/state"), b"6").unwrap();
+    scene.begin_anew();
+    for _ in 0..3 {
+        scene.hear();
+        scene.vifs.look_at_all(&mut scene.own, &mut scene.notes).unwrap();
+    }
+    assert_eq!(scene.remove_left(0), Some(SystemTime(1_000)));
+    assert_eq!(scene.state(), is("6"), "the toolstack may not have looked yet");
+    assert_eq!((scene.remove_left(1_000), scene.state()), (None, None));
+    // One that the toolstack still wants stays, for its reason to be read.
+    scene.create();
+    scene.dom0.write(&format!("{BACK}/state"), b"6").unwrap();
+    scene.begin_anew();
+    scene.hear();
+    assert_eq!((scene.remove_left(2_000), scene.state()), (None, is("6")));
+}
+
+#[test]
 fn a_detached_interface_leaves_nothing() {
     let mut scene = Scene::new();
     scene.create();
@@ -184,11 +227,34 @@ fn a_detached_interface_leaves_nothing() {
     scene.dom0.write(&format!("{BACK}/online"), b"0").unwrap();
     scene.dom0.write(&format!("{BACK}/state"), b"5").unwrap();
     scene.hear();
-    assert_eq!((scene.state(), scene.connected()), (None, 0));
+    assert_eq!((scene.state(), scene.connected()), (is("6"), 0), "the toolstack waits for this");
+    assert_eq!(scene.remove_left(10), Some(SystemTime(1_010)));
+    scene.guest_is(6);
+    assert_eq!(scene.remove_left(1_009), Some(SystemTime(1_010)));
+    assert_eq!(scene.state(), is("6"), "it may not have looked yet");
+    assert_eq!((scene.remove_left(1_010), scene.state()), (None, None), "and then for this");
     assert!(scene.dom0.directory("/local/domain/5/backend/vif/7").unwrap().is_empty());
     // It is not watched any more: the next of this number is a new one.
     scene.create();
     scene.come();
+    assert_eq!((scene.state(), scene.connected()), (is("4"), 1));
+}
+
+#[test]
+fn the_next_interface_of_a_number_is_not_removed_for_the_last() {
+    let mut scene = Scene::new();
+    scene.create();
+    scene.come();
+    scene.dom0.write(&format!("{BACK}/online"), b"0").unwrap();
+    scene.dom0.write(&format!("{BACK}/state"), b"5").unwrap();
+    scene.hear();
+    scene.remove_left(0);
+    // A toolstack that does not wait.
+    scene.dom0.rm(BACK).unwrap();
+    scene.hear();
+    scene.create();
+    scene.come();
+    assert_eq!(scene.remove_left(1_000), None);
     assert_eq!((scene.state(), scene.connected()), (is("4"), 1));
 }
 

@@ -53,7 +53,7 @@ impl Server {
                 }
                 Ok(Reply::Done)
             }
-            (b"counters", []) => Ok(self.counters(host)),
+            (b"counters", []) => Ok(Reply::Text(host.counters(&self.counts, self.stats()))),
             (b"domains", []) => Ok(self.domains_from(DomId(0))),
             (b"domains", [first]) => Ok(self.domains_from(domain_of(first)?)),
             (b"log", arguments) => self.control_log(arguments),
@@ -224,16 +224,6 @@ impl Server {
             highest.raise(Quota::Outstanding, most_replies);
         }
         marks(String::from("Max. seen accounting values:\n"), &highest)
-    }
-
-    /// Lists what was done since the start, here and outside.
-    fn counters(&self, host: &dyn Host) -> Reply<'static> {
-        let mut text = String::from("Since the start:\n");
-        let own = [("requests", self.requests)];
-        for (name, count) in own.into_iter().chain(host.counters()) {
-            line(&mut text, format_args!("{name:<17}: {count:>8}"));
-        }
-        Reply::Text(text)
     }
 
     fn report(&self) -> String {

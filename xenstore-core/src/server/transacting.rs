@@ -1,11 +1,16 @@
 //! Transactions of connections.
 
-use super::{LARGE, RESERVE, Server, reserve_of};
+use alloc::boxed::Box;
+
+use super::Server;
+use super::answering::LARGE;
+use super::waiting::{RESERVE, may_wait, reserve_of};
+use crate::counts::End;
 use crate::host::{ConnId, DomId, Host};
 use crate::operation::PathOp;
 use crate::quota::{Denial, Quota};
 use crate::reply::Reply;
-use crate::store::{Caller, Commit};
+use crate::store::Caller;
 use crate::transaction::Transaction;
 use crate::wire::Error;
 
@@ -49,6 +54,7 @@ impl Server {
         connection.transactions.insert(number, open.into());
         domain.usage.transactions = count;
         domain.highest.raise(Quota::Transactions, count);
+        self.counts.transaction_started();
         Ok(Reply::Number(number.into()))
     }
 
@@ -60,18 +66,43 @@ impl Server {
         commit: bool,
     ) -> Result<Reply<'static>, Denial> {
         let connection = self.audience.connections.find_mut(conn).ok_or(Error::Einval)?;
-        let open = connection.transactions.remove(&number).ok_or(Error::Enoent)?;
+        let mut open = connection.transactions.remove(&number).ok_or(Error::Enoent)?;
         self.forget_transactions(caller.domain, 1, open.memory);
-        if commit {
-            self.turn_over = open.log().len() > LARGE;
-            let commit = self.store.commit(caller, *open)?;
-            let home = self.store.domains.find(caller.domain).map(|domain| &domain.home);
-            self.audience.tell_commit(&self.store, home, &commit);
-            if let Commit::Change(record) = commit {
-                self.store.discard(record.change);
-            }
+        if !commit {
+            self.counts.transactions_end(End::Dropped, 1);
+            self.store.scrap(open);
+            return Ok(Reply::Done);
         }
+        self.turn_over = open.log().len() > LARGE;
+        if let Err(denial) = self.store.admit_commit(caller, &mut open) {
+            self.refuse_commit(conn, number, open, denial);
+            return Err(denial);
+        }
+        self.counts.transactions_end(End::Committed, 1);
+        let commit = self.store.commit(open);
+        let home = self.store.domains.find(caller.domain).map(|domain| &domain.home);
+        self.audience.tell_commit(&self.store, home, &commit);
+        self.store.scrap_commit(commit);
         Ok(Reply::Done)
+    }
+
+    /// Gives up a transaction that cannot be committed, or keeps it until that is asked again.
+    #[cold]
+    fn refuse_commit(&mut self, conn: ConnId, number: u32, open: Box<Transaction>, denial: Denial) {
+        let connection = self.audience.connections.find_mut(conn);
+        let Some(connection) = connection
+            .filter(|connection| may_wait(denial.hope, connection.waits, &self.store.debris))
+        else {
+            let conflict = denial.error == Error::Eagain;
+            self.counts.transactions_end(if conflict { End::Conflict } else { End::Refused }, 1);
+            return self.store.scrap(open);
+        };
+        let (domain, memory) = (connection.domain, open.memory);
+        connection.transactions.insert(number, open);
+        if let Some(domain) = self.store.domains.find_mut(domain) {
+            domain.usage.transactions += 1;
+        }
+        self.store.charge_bytes(domain, memory.cast_signed());
     }
 
     /// Drops all transactions of a connection.
@@ -80,7 +111,9 @@ impl Server {
         let domain = connection.domain;
         let open = core::mem::take(&mut connection.transactions);
         let memory = open.values().map(|open| open.memory).sum();
+        self.counts.transactions_end(End::Dropped, open.len());
         self.forget_transactions(domain, open.len(), memory);
+        open.into_values().for_each(|open| self.store.scrap(open));
     }
 
     fn forget_transactions(&mut self, domain: DomId, count: usize, memory: usize) {

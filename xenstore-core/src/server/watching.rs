@@ -1,6 +1,7 @@
 //! Watches of connections.
 
-use super::{Server, reserve_of};
+use super::Server;
+use super::waiting::reserve_of;
 use crate::announce::Audience;
 use crate::host::{ConnId, DomId, Host};
 use crate::path::WatchPath;

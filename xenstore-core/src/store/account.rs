@@ -8,14 +8,19 @@ use heapless::Vec as Bounded;
 
 use super::{Caller, Store};
 use crate::change::{Change, Effect, charge_of};
-use crate::domain::Domain;
+use crate::debris::{Debris, Survey};
+use crate::domain::{Domain, Domains};
 use crate::host::{ConnId, DomId};
-use crate::path::Place;
-use crate::perms::Entry;
+use crate::path::{Path, Place};
+use crate::perms::{Entry, Who};
 use crate::quota::{Denial, Quota};
 use crate::transaction::Record;
-use crate::tree::for_each_node;
+use crate::tree::{Tree, for_each_node};
 use crate::wire::Error;
+
+/// So many nodes that a transaction removes are looked at to see whether it exceeds a quota. A guest
+/// may own a thousand.
+const SURVEYED_FOR_ROOM: usize = 4096;
 
 impl Store {
     /// Whether the caller's quotas, and those of the owners it would charge, allow a change.
@@ -46,7 +51,7 @@ impl Store {
             if !domain.has_room(bytes) {
                 // Clients know this error of a node that cannot be made.
                 let error = if created { Error::Eio } else { Error::Enomem };
-                return Err(Denial { error, quota: Some(Quota::Memory) });
+                return Err(Denial { error, ..Quota::Memory.into() });
             }
         }
         Ok(())
@@ -57,44 +62,62 @@ impl Store {
             return Ok(());
         }
         let Some(domain) = self.domains.find(caller.domain) else { return Ok(()) };
-        let (mut more, mut memory) = (0, 0);
+        let add = |(more, memory): &mut (isize, isize), effect: Effect<'_>| {
+            if let Effect::Charge { owner, nodes, bytes } = effect
+                && owner.who == domain.who
+            {
+                *more += nodes;
+                *memory += bytes;
+            }
+        };
+        let mut charge = (0, 0);
         for record in log {
-            record.change.follow(record.place(), &mut |effect| match effect {
-                Effect::Charge { owner, nodes, bytes } if owner.who == domain.who => {
-                    more += nodes;
-                    memory += bytes;
-                }
-                Effect::Charge { .. } | Effect::Root { .. } => {}
-            });
+            record.change.follow(record.place(), &mut |effect| add(&mut charge, effect));
         }
-        if more > 0 && !domain.limits.allow(Quota::Nodes, sum(domain.usage.nodes, more)) {
-            return Err(Quota::Nodes.into());
+        let exceeded = |(more, memory)| {
+            if more > 0 && !domain.limits.allow(Quota::Nodes, sum(domain.usage.nodes, more)) {
+                Some(Quota::Nodes)
+            } else {
+                (!domain.has_room(memory)).then_some(Quota::Memory)
+            }
+        };
+        if exceeded(charge).is_none() {
+            return Ok(());
         }
-        if domain.has_room(memory) { Ok(()) } else { Err(Quota::Memory.into()) }
+        // What it removes makes room for what it makes.
+        let mut nodes = SURVEYED_FOR_ROOM;
+        let mut add = |effect: Effect<'_>| add(&mut charge, effect);
+        for record in log {
+            if let Some(mut survey) = survey_of(record.place(), &record.change, &mut add) {
+                survey.go_on(&mut nodes, &mut add);
+            }
+        }
+        exceeded(charge).map_or(Ok(()), |quota| Err(quota.into()))
     }
 
-    /// Brings every account and the index of owned nodes up to a change.
-    pub(super) fn account(&mut self, place: Place<'_>, change: &Change) {
-        let Self { domains, notices, relieved, privileged, .. } = self;
-        change.follow(place, &mut |effect| match effect {
-            Effect::Charge { owner, nodes, bytes } => {
-                if let Some(domain) = domains.named_by_mut(owner) {
-                    domain.charge(nodes, bytes);
-                    tell_soft_limit(domain, *privileged, notices);
-                    relieve(domain, relieved);
-                }
-            }
-            Effect::Root { owner, .. } if owner.domain == *privileged => {}
-            Effect::Root { owner, path, added } => {
-                if let Some(domain) = domains.named_by_mut(owner) {
-                    if added {
-                        domain.roots.insert(path.into());
-                    } else {
-                        domain.roots.remove(path);
-                    }
-                }
-            }
-        });
+    /// Brings every account and the index of owned nodes up to a change. Of what it removed, so many
+    /// nodes are settled now, and taken from the number.
+    pub(super) fn account(&mut self, place: Place<'_>, change: &Change, nodes: &mut usize) {
+        let (debris, mut books) = self.books();
+        let to = &mut |effect: Effect<'_>| books.enter(effect);
+        change.follow(place, to);
+        if let Change::Removed { subtree, .. } = change
+            && let Some(mut survey) = survey_of(place, change, to)
+        {
+            survey.go_on(nodes, to);
+            debris.add(subtree, survey);
+        }
+    }
+
+    /// Settles and frees so many nodes of what was removed.
+    pub(crate) fn clear(&mut self, nodes: usize) {
+        let (debris, mut books) = self.books();
+        debris.clear(nodes, &mut |effect| books.enter(effect));
+    }
+
+    fn books(&mut self) -> (&mut Debris, Books<'_>) {
+        let Self { tree, domains, notices, relieved, privileged, debris, .. } = self;
+        (debris, Books { tree, domains, notices, relieved, privileged: *privileged })
     }
 
     /// Charges a domain with memory that is no node's.
@@ -127,6 +150,58 @@ impl Store {
                 domain.charge(1, bytes.cast_signed());
             }
         });
+    }
+}
+
+/// Where what follows from changes is entered.
+struct Books<'s> {
+    tree: &'s Tree,
+    domains: &'s mut Domains,
+    notices: &'s mut Vec<String>,
+    relieved: &'s mut Vec<ConnId>,
+    privileged: DomId,
+}
+
+impl Books<'_> {
+    fn enter(&mut self, effect: Effect<'_>) {
+        match effect {
+            Effect::Charge { owner, nodes, bytes } => {
+                if let Some(domain) = self.domains.named_by_mut(owner) {
+                    domain.charge(nodes, bytes);
+                    tell_soft_limit(domain, self.privileged, self.notices);
+                    relieve(domain, self.relieved);
+                }
+            }
+            Effect::Root { owner, .. } if owner.domain == self.privileged => {}
+            Effect::Root { owner, path, added } => {
+                if let Some(domain) = self.domains.named_by_mut(owner) {
+                    if added {
+                        domain.roots.insert(path.into());
+                    } else if !is_root_of(self.tree, owner.who, path) {
+                        domain.roots.remove(path);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Whether the node of that path belongs to somebody who does not own its parent. What was removed
+/// may be settled when another node has the path.
+pub(super) fn is_root_of(tree: &Tree, who: Who, path: &[u8]) -> bool {
+    let reach = tree.reach(Path::trusted(path), None, &mut ());
+    reach.missing == 0
+        && reach.node.perms.owner().who == who
+        && reach.parent.is_none_or(|parent| parent.perms.owner().who != who)
+}
+
+/// Begins the survey of what a change removes.
+fn survey_of(place: Place<'_>, change: &Change, to: &mut dyn FnMut(Effect<'_>)) -> Option<Survey> {
+    match (place, change) {
+        (Place::Node(path), Change::Removed { subtree, parent }) => {
+            Some(Survey::new(path, subtree, parent.owner(), to))
+        }
+        _ => None,
     }
 }
 

@@ -24,8 +24,6 @@ pub(crate) struct Walk<'t> {
     top: Option<&'t Rc<Node>>,
     /// Where the path ends once the node that was just left is forgotten.
     cut: Option<usize>,
-    /// Whether nodes without children are left out.
-    branches: bool,
 }
 
 struct Open<'t> {
@@ -50,13 +48,7 @@ impl<'t> Walk<'t> {
     pub(crate) fn new(path: Path<'_>, top: &'t Rc<Node>) -> Self {
         // The root adds nothing to its children's paths.
         let path = if path.is_root() { Vec::new() } else { path.as_bytes().to_vec() };
-        Self { path, open: Vec::new(), top: Some(top), cut: None, branches: false }
-    }
-
-    /// Begins a walk that leaves out nodes without children: who enters their parent sees them
-    /// there, for a tenth of what it takes to enter and to leave each.
-    pub(crate) fn of_branches(path: Path<'_>, top: &'t Rc<Node>) -> Self {
-        Self { branches: true, ..Self::new(path, top) }
+        Self { path, open: Vec::new(), top: Some(top), cut: None }
     }
 
     /// Leaves out the children of the node that was just entered.
@@ -76,15 +68,8 @@ impl<'t> Walk<'t> {
         }
         let Open { node: parent, place, .. } = self.open.last_mut()?;
         let parent = *parent;
-        let (key, node) = loop {
-            let Some(child) = parent.nth_child(*place) else {
-                return self.leave();
-            };
-            *place += 1;
-            if !self.branches || child.1.children_len() > 0 {
-                break child;
-            }
-        };
+        let Some((key, node)) = parent.nth_child(*place) else { return self.leave() };
+        *place += 1;
         let above = self.path.len();
         self.path.push(b'/');
         key.extend(&mut self.path);

@@ -6,9 +6,10 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::branches::Branches;
 use super::homes::Homes;
 use super::{Watch, WatchId, mark};
-use crate::children::{Children, Tails};
+use crate::children::Tails;
 use crate::host::DomId;
 use crate::path::{Key, Name, Names, Path, home_of};
 use crate::slab::Slab;
@@ -26,13 +27,16 @@ pub(crate) enum Spot {
 pub(crate) struct PointId(u32);
 
 #[derive(Debug)]
-struct Point {
+pub(super) struct Point {
     parent: PointId,
     key: Key,
     tail: Box<[u8]>,
     here: Here,
-    children: Option<Box<Children<Spot>>>,
+    children: Branches,
 }
+
+/// The points, by their numbers.
+pub(super) type Points = Slab<Point>;
 
 /// The watches that are exactly at a point.
 #[derive(Debug)]
@@ -115,7 +119,27 @@ impl Trie {
     #[inline]
     pub(super) fn below(&self, spot: Spot, name: Name<'_>) -> Option<Spot> {
         let Spot::Point(id) = spot else { return None };
-        self.points.find(id.0)?.children.as_ref()?.find(name, &self.points).copied()
+        self.points.find(id.0)?.children.find(name, &self.points)
+    }
+
+    /// Returns how many children a spot has.
+    pub(super) fn children_len(&self, spot: Spot) -> usize {
+        self.children(spot).map_or(0, Branches::len)
+    }
+
+    /// Returns the name and the spot of one of them by its place in name order.
+    pub(super) fn nth_child(&self, spot: Spot, place: usize) -> Option<(Name<'_>, Spot)> {
+        let (key, child) = self.children(spot)?.nth(place)?;
+        let tail = match child {
+            Spot::Alone(_) => &[],
+            Spot::Point(id) => &*self.points.find(id.0)?.tail,
+        };
+        Some((Name { key, tail }, child))
+    }
+
+    fn children(&self, spot: Spot) -> Option<&Branches> {
+        let Spot::Point(id) = spot else { return None };
+        self.points.find(id.0).map(|point| &point.children)
     }
 
     #[inline(always)]
@@ -294,7 +318,7 @@ impl Trie {
     fn prune(&mut self, mut at: PointId) {
         while at != self.root && at != self.special {
             let Some(point) = self.points.find(at.0) else { return };
-            if !matches!(point.here, Here::None) || point.children.is_some() {
+            if !matches!(point.here, Here::None) || !point.children.is_none() {
                 return;
             }
             let parent = point.parent;
@@ -309,41 +333,24 @@ impl Trie {
 
     fn insert_child(&mut self, at: PointId, name: Name<'_>, child: Spot) {
         self.homes.set(at, name, Some(child));
-        self.with_children(at, |points, children| match children {
-            Some(children) => children.insert(name, child, points),
-            None => *children = Some(Box::new(Children::new(name, child))),
-        });
+        self.with_children(at, |points, children| children.insert(name, child, points));
     }
 
     fn replace_child(&mut self, at: PointId, name: Name<'_>, child: Spot) {
         self.homes.set(at, name, Some(child));
-        self.with_children(at, |points, children| {
-            if let Some(present) = children.as_mut().and_then(|all| all.find_mut(name, points)) {
-                *present = child;
-            }
-        });
+        self.with_children(at, |points, children| children.replace(name, child, points));
     }
 
     fn remove_child(&mut self, at: PointId, key: Key, tail: &[u8]) {
-        self.homes.set(at, Name { key, tail }, None);
-        self.with_children(at, |points, children| {
-            if let Some(present) = children {
-                present.remove(Name { key, tail }, points);
-                if present.len() == 0 {
-                    *children = None;
-                }
-            }
-        });
+        let name = Name { key, tail };
+        self.homes.set(at, name, None);
+        self.with_children(at, |points, children| children.remove(name, points));
     }
 
     /// Lends a point's children out, since their names are told by the other points.
-    fn with_children(
-        &mut self,
-        at: PointId,
-        change: impl FnOnce(&Slab<Point>, &mut Option<Box<Children<Spot>>>),
-    ) {
+    fn with_children(&mut self, at: PointId, change: impl FnOnce(&Points, &mut Branches)) {
         let Some(point) = self.points.find_mut(at.0) else { return };
-        let mut children = point.children.take();
+        let mut children = core::mem::take(&mut point.children);
         change(&self.points, &mut children);
         if let Some(point) = self.points.find_mut(at.0) {
             point.children = children;
@@ -371,8 +378,8 @@ impl Trie {
         for (number, point) in self.points.iter() {
             let id = PointId(number);
             self.at(Spot::Point(id), |_| held += 1);
-            for place in 0..point.children.as_ref().map_or(0, |children| children.len()) {
-                let child = point.children.as_ref().and_then(|children| children.nth(place));
+            for place in 0..point.children.len() {
+                let child = point.children.nth(place);
                 held += usize::from(matches!(child, Some((_, Spot::Alone(_)))));
             }
             let top = id == self.root || id == self.special;
@@ -400,10 +407,10 @@ impl Trie {
         if known != (self.homes.local, self.homes.domain) {
             return Err("the way to the homes of watches is not what is noted".into());
         }
-        let children = known.1.and_then(|id| self.points.find(id.0)?.children.as_ref());
+        let children = known.1.and_then(|id| self.children(Spot::Point(id)));
         let mut homes = 0;
-        for place in 0..children.map_or(0, |children| children.len()) {
-            let Some((key, &spot)) = children.and_then(|all| all.nth(place)) else { continue };
+        for place in 0..children.map_or(0, Branches::len) {
+            let Some((key, spot)) = children.and_then(|all| all.nth(place)) else { continue };
             let name = Name { key, tail: self.points.tail(&spot) };
             let Some(domain) = name.domain() else { continue };
             homes += 1;
@@ -427,6 +434,12 @@ fn place(all: &mut Slab<Watch>, id: WatchId, at: PointId, alone: Key) {
 
 impl Point {
     fn new(parent: PointId, name: Name<'_>) -> Self {
-        Self { parent, key: name.key, tail: name.tail.into(), here: Here::None, children: None }
+        Self {
+            parent,
+            key: name.key,
+            tail: name.tail.into(),
+            here: Here::None,
+            children: Branches::None,
+        }
     }
 }

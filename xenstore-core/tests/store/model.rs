@@ -2,8 +2,8 @@
 //!
 //! Replies must be equal; events too, in their order, except that a commit's and a death's events
 //! are compared as sets between what must and what may be told. After every step the store's own
-//! check must find nothing, and what it says each domain uses must be what a count of the
-//! simplest store gives.
+//! check must find nothing, and after some of them what it says each domain uses must be what a
+//! count of the simplest store gives. What was removed is cleared away a node at a time, or some.
 //!
 //! A committed transaction must be explained by running it again at its end (or, if it changed
 //! nothing, by its start), and only one that cannot be explained so may be refused. So the order
@@ -132,8 +132,7 @@ impl Model {
             Step::Features { of, features } => self.set_features(*of, *features)?,
             Step::Limit { of, quota, limit } => self.set_limit(*of, *quota, *limit)?,
         }
-        self.world.server.check().map_err(TestCaseError::fail)?;
-        self.compare_accounts()
+        self.world.server.check().map_err(TestCaseError::fail)
     }
 
     fn act(&mut self, by: u16, within: usize, at: &str, deed: &Deed) -> Checked {
@@ -321,9 +320,14 @@ fn readable(told: &Told) -> BTreeMap<u16, Vec<String>> {
 
 fn hold(steps: &[Step], cut: usize) -> Checked {
     let mut model = Model::new(cut)?;
-    for step in steps {
+    for (number, step) in steps.iter().enumerate() {
         model.step(step)?;
+        // Who asks for figures has all settled that was removed; most steps find it as it is.
+        if number % 4 == 3 {
+            model.compare_accounts()?;
+        }
     }
+    model.compare_accounts()?;
     model.resume_all()?;
     model.compare_store("at the end")
 }
@@ -337,7 +341,7 @@ proptest! {
     }
 
     #[test]
-    fn transactions_are_as_if_one_came_after_the_other(steps in conflicts()) {
-        hold(&steps, 0)?;
+    fn transactions_are_as_if_one_came_after_the_other(steps in conflicts(), cut in 0..CUTS.len()) {
+        hold(&steps, cut)?;
     }
 }

@@ -1,13 +1,11 @@
 //! Messages: published, subscribed to, kept.
 
+mod kept;
+mod slow;
+
 use super::world::{F, World, pattern, sizes};
 use crate::broker::{Ended, Limits, Violation};
 use crate::frame::{Call, Notice, PAYLOAD_MAX, Reason, Slow};
-
-#[expect(clippy::cast_possible_truncation, reason = "the low bits of small numbers")]
-fn low(number: impl Into<u64>) -> u8 {
-    number.into() as u8
-}
 
 const POLICY: &str = "allow * publish #\nallow * subscribe #";
 
@@ -26,10 +24,6 @@ fn subscribe(world: &mut World, front: F, id: u32, filter: &str, slow: Slow, cre
 
 fn message(id: u32, seq: u64, topic: &str) -> Notice<'_> {
     Notice::Message { id, seq, dropped: 0, retained: false, from: 1, topic }
-}
-
-fn kept(id: u32, seq: u64, topic: &str) -> Notice<'_> {
-    Notice::Message { id, seq, dropped: 0, retained: true, from: 1, topic }
 }
 
 fn wake(world: &mut World, front: F) {
@@ -102,76 +96,6 @@ fn a_message_may_be_larger_than_every_ring() {
 }
 
 #[test]
-fn who_subscribes_later_gets_the_last_message_of_each_topic() {
-    let mut world = World::new(POLICY);
-    let publisher = world.join(1);
-    for (id, topic, text) in [(1, "a/x", "old"), (2, "a/x", "new"), (3, "a", "A"), (4, "ab", "AB")]
-    {
-        world.say(publisher, retain(id, topic), text.as_bytes());
-        world.hears(publisher, Notice::Published { id, receivers: 0 }, b"");
-    }
-    world.leave(publisher);
-    let front = world.join(2);
-    subscribe(&mut world, front, 1, "a/#", Slow::Wait, 10);
-    world.hears(front, kept(1, 3, "a"), b"A");
-    world.hears(front, kept(1, 2, "a/x"), b"new");
-    world.hears_nothing(front);
-    let publisher = world.join(1);
-    world.say(publisher, retain(5, "a/x"), b"newer");
-    world.hears(front, message(1, 5, "a/x"), b"newer");
-    world.say(publisher, retain(6, "a/x"), b"");
-    world.hears(front, message(1, 6, "a/x"), b"");
-    let late = world.join(3);
-    subscribe(&mut world, late, 1, "+", Slow::Wait, 10);
-    world.hears(late, kept(1, 3, "a"), b"A");
-    world.hears(late, kept(1, 4, "ab"), b"AB");
-    world.hears_nothing(late);
-}
-
-#[test]
-fn what_was_kept_comes_by_credit_and_before_what_is_new() {
-    let mut world = World::new(POLICY);
-    let publisher = world.join(1);
-    for (id, topic) in [(1, "t/1"), (2, "t/2"), (3, "t/3")] {
-        world.say(publisher, retain(id, topic), topic.as_bytes());
-    }
-    let front = world.join(2);
-    subscribe(&mut world, front, 1, "t/+", Slow::DropOldest, 1);
-    world.hears(front, kept(1, 1, "t/1"), b"t/1");
-    world.say(publisher, retain(4, "t/2"), b"again");
-    world.hears_nothing(front);
-    world.say(front, Call::Credit { id: 1, messages: 10 }, b"");
-    // The one of t/2 that was kept when it subscribed is no more; the new one is not kept for it.
-    world.hears(front, kept(1, 3, "t/3"), b"t/3");
-    world.hears(front, message(1, 4, "t/2"), b"again");
-    world.hears_nothing(front);
-}
-
-#[test]
-fn many_kept_messages_come_in_parts() {
-    let limits = Limits { memory: 16 << 20, ..Limits::default() };
-    let mut world = World::with(POLICY, limits);
-    let publisher = world.join(1);
-    for number in 0..2000 {
-        let topic = format!("sensors/{number:04}/value");
-        world.write(publisher, retain(number, &topic), b"value");
-        world.run();
-    }
-    let front = world.join(2);
-    subscribe(&mut world, front, 1, "sensors/+/else", Slow::Wait, 5000);
-    subscribe(&mut world, front, 2, "sensors/#", Slow::Wait, 5000);
-    let mut count = 0;
-    while let Some(topic) = world.next(front, |notice, _| match notice {
-        Notice::Message { topic, retained: true, .. } => topic.to_owned(),
-        other => panic!("{other:?}"),
-    }) {
-        assert_eq!(topic, format!("sensors/{count:04}/value"));
-        count += 1;
-    }
-    assert_eq!(count, 2000);
-}
-
-#[test]
 fn a_turn_is_bounded_by_what_it_gives_to_others() {
     let mut world = World::new(POLICY);
     let publisher = world.join_with(1, sizes(20, 16));
@@ -194,107 +118,6 @@ fn a_turn_is_bounded_by_what_it_gives_to_others() {
     for id in 1..30 {
         world.hears(publisher, Notice::Published { id, receivers: 8 }, b"");
     }
-}
-
-#[test]
-fn a_publisher_waits_for_who_must_not_miss_anything() {
-    let mut world = World::new(POLICY);
-    let publisher = world.join(1);
-    let (careful, other) = (world.join(2), world.join(3));
-    subscribe(&mut world, careful, 1, "a", Slow::Wait, 1);
-    subscribe(&mut world, other, 1, "a", Slow::Wait, 100);
-    for id in 1..4 {
-        world.say(publisher, publish(id, "a"), &[low(id)]);
-    }
-    world.hears(publisher, Notice::Published { id: 1, receivers: 2 }, b"");
-    world.hears_nothing(publisher);
-    for seq in 1..4 {
-        world.hears(other, message(1, seq, "a"), &[low(seq)]);
-    }
-    world.hears(careful, message(1, 1, "a"), &[1]);
-    world.hears_nothing(careful);
-    world.say(careful, Call::Credit { id: 1, messages: 1 }, b"");
-    world.hears(careful, message(1, 2, "a"), &[2]);
-    world.hears(publisher, Notice::Published { id: 2, receivers: 2 }, b"");
-    world.leave(careful);
-    world.hears(publisher, Notice::Published { id: 3, receivers: 2 }, b"");
-}
-
-#[test]
-fn publishes_that_wait_are_as_many_as_may_be() {
-    let limits = Limits { publishes: 3, ..Limits::default() };
-    let mut world = World::with(POLICY, limits);
-    let (publisher, front) = (world.join(1), world.join(2));
-    subscribe(&mut world, front, 1, "a", Slow::Wait, 0);
-    for id in 1..5 {
-        world.say(publisher, publish(id, "a"), b"x");
-    }
-    world.hears(publisher, Notice::NotPublished { id: 4, reason: Reason::TooMany }, b"");
-    world.hears_nothing(publisher);
-    world.say(front, Call::Unsubscribe { id: 1 }, b"");
-    world.hears(front, Notice::Ended { id: 1, reason: Reason::Asked }, b"");
-    for id in 1..4 {
-        world.hears(publisher, Notice::Published { id, receivers: 1 }, b"");
-    }
-}
-
-#[test]
-fn who_drops_is_told_how_many_and_holds_up_nobody() {
-    let mut world = World::new(POLICY);
-    let (publisher, front) = (world.join(1), world.join(2));
-    subscribe(&mut world, front, 1, "a", Slow::DropOldest, 1);
-    for id in 1..=100 {
-        world.say(publisher, publish(id, "a"), &[low(id); 100]);
-        world.hears(publisher, Notice::Published { id, receivers: 1 }, b"");
-    }
-    world.hears(front, message(1, 1, "a"), &[1; 100]);
-    world.hears_nothing(front);
-    world.say(front, Call::Credit { id: 1, messages: 100 }, b"");
-    // 64 wait; of the 99 after the first the oldest 35 are lost.
-    let first =
-        Notice::Message { id: 1, seq: 37, dropped: 35, retained: false, from: 1, topic: "a" };
-    world.hears(front, first, &[37; 100]);
-    for seq in 38..=100 {
-        world.hears(front, message(1, seq, "a"), &[low(seq); 100]);
-    }
-}
-
-#[test]
-fn what_waits_stays_within_the_subscribers_memory() {
-    let policy = format!("{POLICY}\nlimit 2 memory 200K");
-    let mut world = World::new(&policy);
-    let (publisher, front) = (world.join(1), world.join(2));
-    subscribe(&mut world, front, 1, "a", Slow::DropOldest, 0);
-    for id in 1..10 {
-        world.say(publisher, publish(id, "a"), &[low(id); 20_000]);
-        world.hears(publisher, Notice::Published { id, receivers: 1 }, b"");
-    }
-    world.say(publisher, publish(10, "a"), &[0; 100_000]);
-    world.hears(publisher, Notice::Published { id: 10, receivers: 1 }, b"");
-    world.say(front, Call::Credit { id: 1, messages: 100 }, b"");
-    world.hears_nothing(front);
-    world.say(publisher, publish(11, "a"), b"small");
-    let last =
-        Notice::Message { id: 1, seq: 11, dropped: 10, retained: false, from: 1, topic: "a" };
-    world.hears(front, last, b"small");
-}
-
-#[test]
-fn who_is_not_to_fall_behind_is_ended() {
-    let mut world = World::new(POLICY);
-    let (publisher, front) = (world.join(1), world.join(2));
-    subscribe(&mut world, front, 1, "a", Slow::Disconnect, 0);
-    for id in 1..=64 {
-        world.say(publisher, publish(id, "a"), b"x");
-        world.hears(publisher, Notice::Published { id, receivers: 1 }, b"");
-    }
-    world.hears_nothing(front);
-    world.say(publisher, publish(65, "a"), b"x");
-    world.hears(publisher, Notice::Published { id: 65, receivers: 0 }, b"");
-    world.hears(front, Notice::Ended { id: 1, reason: Reason::Slow }, b"");
-    subscribe(&mut world, front, 1, "a", Slow::Disconnect, 1);
-    world.say(publisher, publish(66, "a"), b"x");
-    world.hears(front, message(1, 66, "a"), b"x");
 }
 
 #[test]
@@ -381,91 +204,12 @@ fn what_is_no_longer_allowed_ends_and_is_told() {
     world.hears_nothing(front);
 }
 
-#[test]
-fn what_a_departed_domain_left_makes_room_for_others() {
-    let limits = Limits { kept_memory: 100_000, ..Limits::default() };
-    let mut world = World::with(POLICY, limits);
-    let one = world.join(1);
-    world.say(one, retain(1, "one"), &pattern(60_000));
-    world.hears(one, Notice::Published { id: 1, receivers: 0 }, b"");
-    let two = world.join(2);
-    world.say(two, retain(1, "two"), &pattern(60_000));
-    world.hears(two, Notice::NotPublished { id: 1, reason: Reason::NoMemory }, b"");
-    world.leave(one);
-    world.say(two, retain(1, "two"), &pattern(60_000));
-    world.hears(two, Notice::Published { id: 1, receivers: 0 }, b"");
-    let three = world.join(3);
-    subscribe(&mut world, three, 1, "#", Slow::Wait, 10);
-    let topic = world.next(three, |notice, _| match notice {
-        Notice::Message { topic, .. } => topic.to_owned(),
-        other => panic!("{other:?}"),
-    });
-    assert_eq!(topic.as_deref(), Some("two"));
-    world.hears_nothing(three);
-}
-
-#[test]
-fn a_reader_of_a_large_message_that_stops_holds_up_only_its_publisher() {
-    let mut world = World::new(POLICY);
-    let (publisher, other) = (world.join(1), world.join(4));
-    let (sleeper, reader) = (world.join_with(2, sizes(12, 13)), world.join(3));
-    subscribe(&mut world, sleeper, 1, "a", Slow::Wait, 10);
-    subscribe(&mut world, reader, 1, "#", Slow::Wait, 10);
-    world.fronts[sleeper].reads = false;
-    world.say(publisher, publish(1, "a"), &pattern(50_000));
-    world.hears(reader, message(1, 1, "a"), &pattern(50_000));
-    world.hears_nothing(publisher);
-    world.say(other, publish(1, "b"), b"x");
-    world.hears(other, Notice::Published { id: 1, receivers: 1 }, b"");
-    // It is in the middle of a message; what it asks is answered behind that.
-    world.say(sleeper, Call::Ping { cookie: 1 }, b"");
-    wake(&mut world, sleeper);
-    world.hears(sleeper, message(1, 1, "a"), &pattern(50_000));
-    world.hears(sleeper, Notice::Pong { cookie: 1 }, b"");
-    world.hears(publisher, Notice::Published { id: 1, receivers: 2 }, b"");
-}
-
-#[test]
-fn what_a_publisher_waits_for_is_charged_to_who_does_not_read() {
-    let mut world = World::new(POLICY);
-    let (publisher, front) = (world.join(1), world.join(2));
-    for id in 0..100 {
-        subscribe(&mut world, front, id, "a", Slow::Wait, 0);
-    }
-    let before = world.waiting_memory();
-    for id in 0..10 {
-        world.say(publisher, publish(id, "a"), b"");
-    }
-    let charged = world.waiting_memory() - before;
-    assert!(charged >= 10 * 100 * 32, "{charged} bytes for a thousand messages that wait");
-    world.leave(front);
-    for id in 0..10 {
-        world.hears(publisher, Notice::Published { id, receivers: 100 }, b"");
-    }
-    assert_eq!(world.waiting_memory(), 0);
-}
-
 /// Turns that a front's channel takes until there is nothing more to do.
 fn turns(world: &mut World, front: F) -> usize {
     let now = world.now;
     world.fronts[front].pump();
     let id = world.fronts[front].id;
     1 + (0..).take_while(|_| world.broker.serve(id, now)).count()
-}
-
-#[test]
-fn a_search_through_what_was_kept_takes_many_turns() {
-    let mut world = World::new(POLICY);
-    let publisher = world.join(1);
-    for number in 0..4000 {
-        world.say(publisher, retain(1, &format!("a/{number}")), b"x");
-        world.hears(publisher, Notice::Published { id: 1, receivers: 0 }, b"");
-    }
-    let front = world.join(2);
-    let vain = Call::Subscribe { id: 1, filter: "a/+/b", slow: Slow::DropOldest, credit: 1 };
-    world.write(front, vain, b"");
-    let turns = turns(&mut world, front);
-    assert!(turns >= 4, "4000 topics were looked at in {turns} turns");
 }
 
 #[test]

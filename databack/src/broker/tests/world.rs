@@ -164,7 +164,7 @@ impl World {
         next
     }
 
-    fn after(&mut self) {
+    pub(super) fn after(&mut self) {
         while let Some(id) = self.broker.next_notification() {
             for front in self.fronts.iter_mut().filter(|front| front.id == id) {
                 front.awake = true;

@@ -1,6 +1,7 @@
 //! The server's own check.
 
 use super::*;
+use crate::domain::Domain;
 
 /// A check that finds nothing wrong proves something only if it would find what is.
 #[test]

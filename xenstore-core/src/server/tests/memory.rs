@@ -1,6 +1,7 @@
 //! When memory is short.
 
 use super::*;
+use crate::server::waiting::FINAL_RESERVE;
 
 #[test]
 fn a_guest_that_was_pushed_over_its_memory_waits_for_a_higher_limit() {
@@ -124,35 +125,146 @@ fn a_guest_waits_where_even_an_answer_needs_memory() {
     assert_eq!(lab.one(1, Op::Read, 0, "data|"), "");
 }
 
-/// Nodes that are no more count for nobody, but their memory is freed in parts.
-#[test]
-fn what_was_removed_is_freed_in_parts_or_when_memory_is_short() {
-    let fill = |lab: &mut Lab| {
-        for number in 0..6_000 {
-            let write = format!("/big/{}/{number}\0x", number % 60);
-            let frame = Lab::frame(Op::Write, 0, write.as_bytes());
-            // Not by `send`, which has everything checked.
-            let taken = lab.server.receive(lab.clients[&0], &frame, &mut lab.host);
-            assert_eq!((taken, lab.read(0)), (Ok(frame.len()), vec!["OK|".to_owned()]));
-        }
+/// Makes a tree of 6,061 nodes.
+fn make_big(lab: &mut Lab) {
+    for number in 0..6_000 {
+        let write = format!("/big/{}/{number}\0x", number % 60);
+        let frame = Lab::frame(Op::Write, 0, write.as_bytes());
+        // Not by `send`, which has everything checked.
+        let taken = lab.server.receive(lab.clients[&0], &frame, &mut lab.host);
+        assert_eq!((taken, lab.read(0)), (Ok(frame.len()), vec!["OK|".to_owned()]));
+    }
+}
+
+/// Returns how often it took, with everything checked after each.
+fn clear_away(lab: &mut Lab) -> usize {
+    let more = |lab: &mut Lab| {
+        let more = lab.server.clear_away(&mut lab.host);
+        lab.check();
+        more
     };
+    (1..).find(|_| !more(lab)).expect("it ends")
+}
+
+#[test]
+fn what_was_removed_is_unseen_at_once_and_cleared_away_in_parts() {
     let mut lab = Lab::new(&[1]);
-    fill(&mut lab);
+    make_big(&mut lab);
     let few = lab.server.stats().nodes - 6_061;
     lab.ok(0, Op::Rm, 0, "/big|");
-    assert_eq!(lab.server.stats().nodes, few, "the accounts know at once");
-    lab.server.check().expect("the accounts are right");
-    let mut rounds = 1;
-    while lab.server.clear_away() {
-        rounds += 1;
-    }
-    // Chunks of 16 nodes and more, 64 of them a round.
-    assert!((2..=6).contains(&rounds), "{rounds} rounds");
-    fill(&mut lab);
+    assert_eq!(lab.one(0, Op::Directory, 0, "/big|"), "ENOENT|", "nobody sees it");
+    assert!(lab.server.stats().nodes > few + 4_000, "most of it still counts");
+    let rounds = clear_away(&mut lab);
+    // A thousand nodes a round are settled, and then freed.
+    assert!((9..=13).contains(&rounds), "{rounds} rounds");
+    assert_eq!(lab.server.stats().nodes, few, "all is settled");
+    make_big(&mut lab);
     lab.ok(0, Op::Rm, 0, "/big|");
-    lab.host.memory_missing = RESERVE;
-    assert_eq!(lab.one(0, Op::Mkdir, 0, "/more|"), "ENOMEM|", "there is no memory for it");
-    assert!(!lab.server.clear_away(), "all that was left was freed for it");
+    let said = lab.one(0, Op::Control, 0, "domains|");
+    // One is the guest's.
+    assert!(
+        said.contains(&format!("nodes {} ", few - 1)),
+        "who asks waits for the figures: {said}"
+    );
+}
+
+#[test]
+fn who_needs_memory_waits_for_what_was_removed() {
+    let mut lab = Lab::new(&[1]);
+    make_big(&mut lab);
+    lab.ok(0, Op::Rm, 0, "/big|");
+    let mkdir = Lab::frame(Op::Mkdir, 0, b"data/more\0");
+    lab.host.memory_missing = 1;
+    assert_eq!(lab.send(1, &mkdir[..20]), Ok(20), "half a frame");
+    assert_eq!(lab.send(1, &mkdir[20..]), Ok(0), "there is no memory for it now");
+    assert!(lab.read(1).is_empty() && lab.server.is_stalled(lab.clients[&1]));
+    clear_away(&mut lab);
+    assert_eq!(lab.server.next_ready(), Some(lab.clients[&1]), "it can go on");
+    lab.host.memory_missing = 0;
+    assert_eq!(lab.send(1, &mkdir[20..]), Ok(mkdir.len() - 20));
+    assert_eq!(lab.read(1), ["OK|"]);
+    make_big(&mut lab);
+    lab.ok(0, Op::Rm, 0, "/big|");
+    lab.host.memory_missing = 1;
+    assert_eq!(lab.one(1, Op::Mkdir, 0, "data/none|"), "ENOMEM|", "all is free, and not enough");
+    assert!(!lab.server.clear_away(&mut lab.host), "nothing is left");
+}
+
+/// Nodes that are removed, but not settled, are nobody's reason to refuse.
+#[test]
+fn who_is_at_a_quota_waits_for_what_was_removed() {
+    let mut lab = Lab::new(&[1]);
+    lab.ok(0, Op::SetQuota, 0, "1|nodes|7|");
+    let fill = |lab: &mut Lab| {
+        for name in ["a", "b", "c", "d", "e"] {
+            lab.ok(1, Op::Write, 0, &format!("data/s/{name}|"));
+        }
+    };
+    lab.server.set_pace(0);
+    fill(&mut lab);
+    assert_eq!(lab.one(1, Op::Write, 0, "data/f|"), "ENOSPC|", "seven nodes are its own");
+    lab.ok(1, Op::Rm, 0, "data/s|");
+    let open = lab.start(1);
+    lab.ok(1, Op::Write, open, "data/t/x|");
+    let write = Lab::frame(Op::Write, 0, b"data/s/a\0");
+    let end = Lab::frame(Op::TransactionEnd, open, b"T\0");
+    for frame in [&write, &end, &write] {
+        assert_eq!(lab.send(1, frame), Ok(0), "it waits");
+        assert!(lab.read(1).is_empty(), "and is not answered");
+    }
+    lab.server.set_pace(1);
+    clear_away(&mut lab);
+    assert_eq!(lab.server.next_ready(), Some(lab.clients[&1]), "it can go on");
+    lab.ok(1, Op::TransactionEnd, open, "T|");
+    lab.ok(1, Op::Rm, 0, "data/t|");
+    fill(&mut lab);
+    assert_eq!(lab.one(1, Op::Write, 0, "data/f|"), "ENOSPC|", "all is settled");
+}
+
+/// A path that is made anew before what it was is settled stays its owner's.
+#[test]
+fn what_is_made_again_outlives_the_settling() {
+    let mut lab = Lab::new(&[1]);
+    lab.server.set_pace(0);
+    lab.ok(0, Op::Rm, 0, "/local/domain/1|");
+    lab.ok(0, Op::Write, 0, "/local/domain/1/data|");
+    lab.ok(0, Op::SetPerms, 0, "/local/domain/1/data|n1|");
+    lab.ok(0, Op::Rm, 0, "/tool|");
+    lab.server.set_pace(1);
+    clear_away(&mut lab);
+    lab.ok(1, Op::Write, 0, "data/x|");
+    lab.server.set_pace(0);
+    lab.ok(0, Op::Rm, 0, "/local/domain/1/data|");
+    lab.ok(0, Op::Write, 0, "/local/domain/1/data|dom0's");
+    lab.destroy(1);
+    assert_eq!(lab.one(0, Op::Read, 0, "/local/domain/1/data|"), "dom0's", "it is not the dead's");
+    lab.server.set_pace(1);
+    clear_away(&mut lab);
+}
+
+/// Guests that make nodes and remove them as fast as they can.
+#[test]
+fn nobody_removes_faster_than_is_cleared_away() {
+    let guests: Vec<u16> = (1..=30).collect();
+    let mut lab = Lab::new(&guests);
+    let deep = format!("data{}\0", "/a".repeat(490));
+    let cycle = [Lab::frame(Op::Mkdir, 0, deep.as_bytes()), Lab::frame(Op::Rm, 0, b"data/a\0")];
+    let mut most = 0;
+    for _ in 0..50 {
+        // What one turn takes of each: a ring's worth.
+        for frame in &cycle {
+            for guest in &guests {
+                let conn = lab.clients[guest];
+                let taken = lab.server.receive(conn, frame, &mut lab.host);
+                assert_eq!((taken, lab.read(*guest)), (Ok(frame.len()), vec!["OK|".to_owned()]));
+            }
+            lab.server.clear_away(&mut lab.host);
+        }
+        most = most.max(lab.server.store.debris.len());
+    }
+    lab.check();
+    assert!(most <= guests.len(), "{most} removals of {} guests wait", guests.len());
+    clear_away(&mut lab);
 }
 
 /// What an event was for which there was no memory is not known any more; that there was one is.

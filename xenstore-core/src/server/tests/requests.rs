@@ -1,6 +1,7 @@
 //! Frames in, answers out.
 
 use super::*;
+use crate::server::answering::LARGE;
 
 #[test]
 fn a_frame_may_come_in_any_pieces() {

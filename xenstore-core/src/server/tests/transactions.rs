@@ -1,6 +1,7 @@
 //! What commits, and what does not.
 
 use super::*;
+use crate::server::answering::LARGE;
 
 #[test]
 fn siblings_made_in_two_transactions_do_not_conflict() {

@@ -28,13 +28,15 @@ pub(crate) struct Cut {
     pub input: usize,
     /// Most bytes taken from it at a time.
     pub output: usize,
+    /// How many nodes of what was removed are cleared away in one go.
+    pub pace: usize,
 }
 
 /// The cuts every conversation is held with.
 pub(crate) const CUTS: [Cut; 3] = [
-    Cut { input: 1024, output: 1024 },
-    Cut { input: 1, output: 1024 },
-    Cut { input: 13, output: 5 },
+    Cut { input: 1024, output: 1024, pace: 1024 },
+    Cut { input: 1, output: 1024, pace: 1 },
+    Cut { input: 13, output: 5, pace: 2 },
 ];
 
 /// The store and everybody around it.
@@ -49,6 +51,7 @@ impl World {
     pub(crate) fn new(cut: Cut) -> Self {
         let mut outside = Outside::default();
         let mut server = Server::new(config());
+        server.set_pace(cut.pace);
         outside.create(STORE);
         let identity = outside.create(TOOLSTACK);
         let conn = server.connect(DomId(TOOLSTACK), identity);
@@ -78,7 +81,28 @@ impl World {
     }
 
     /// Serves every ring until nothing moves any more, as the image's main loop does.
+    ///
+    /// What was removed is cleared away by one part at a time, and more than one only if somebody
+    /// waits for that: what comes next finds the rest as it is.
     pub(crate) fn settle(&mut self) -> Result<(), String> {
+        self.serve_notified()?;
+        loop {
+            self.serve_ready()?;
+            let more = self.server.clear_away(&mut self.outside);
+            self.server.check()?;
+            let mut conns = self.outside.rings.values().filter_map(|ring| ring.conn);
+            if !more || !conns.any(|conn| self.server.is_stalled(conn)) {
+                break;
+            }
+        }
+        self.serve_ready()?;
+        match self.outside.faults.first() {
+            Some(fault) => Err(fault.clone()),
+            None => Ok(()),
+        }
+    }
+
+    fn serve_notified(&mut self) -> Result<(), String> {
         let rings = self.outside.rings.iter_mut();
         let notified =
             rings.filter_map(|(domain, ring)| take(&mut ring.notified).then_some(*domain));
@@ -86,6 +110,10 @@ impl World {
             self.serve(domain)?;
             self.drain(domain)?;
         }
+        Ok(())
+    }
+
+    fn serve_ready(&mut self) -> Result<(), String> {
         let mut rounds = 0_u32;
         while let Some(conn) = self.server.next_ready() {
             rounds += 1;
@@ -99,11 +127,7 @@ impl World {
                 self.drain(domain)?;
             }
         }
-        self.server.clear_away();
-        match self.outside.faults.first() {
-            Some(fault) => Err(fault.clone()),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// Offers the store what the ring holds.

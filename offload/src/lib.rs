@@ -1,10 +1,26 @@
-//! TCP and UDP inside frames: the checksums that were left blank, and frames to be cut.
+//! What the two ends of a network interface leave to each other: checksums of TCP and UDP that were
+//! left blank, and frames of TCP that are yet to be cut (xen/include/public/io/netif.h).
 //!
-//! What is here reads whole frames, for frontends that do not take them as they were sent.
+//! What is here reads whole frames, for whoever does not take them as they were sent.
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
 
 use xen_sys::ring::netif::{Gso, GsoKind};
 
-use crate::head::{ETHERNET, IPV4, IPV6, TCP, UDP, VLAN};
+/// The bytes of an Ethernet header: no frame is shorter.
+pub const ETHERNET: usize = 14;
+
+/// The kind of a frame with a tag of IEEE 802.1Q; its own kind is behind that.
+pub const VLAN: u16 = 0x8100;
+/// The kind of a frame of IPv4.
+pub const IPV4: u16 = 0x0800;
+/// The kind of a frame of IPv6.
+pub const IPV6: u16 = 0x86dd;
+
+/// The number of TCP as IP has it.
+pub const TCP: u8 = 6;
+/// The number of UDP.
+pub const UDP: u8 = 17;
 
 /// Where TCP's or UDP's bytes are in a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,8 +120,9 @@ fn fold(mut sum: u64) -> u16 {
     !folded
 }
 
-/// Writes the checksum of TCP or UDP where it was left blank; `false` if there is none to be.
-pub(crate) fn fill_checksum(frame: &mut [u8]) -> bool {
+/// Writes the checksum of TCP or UDP where it was left blank; `false` if there is none to be: the frame
+/// carries something else, or part of a packet, or its headers are not what they say.
+pub fn fill_checksum(frame: &mut [u8]) -> bool {
     let Some(found) = Transport::find(frame) else { return false };
     let Some(at) = found.checksum().filter(|at| at + 2 <= found.end) else { return false };
     frame[at..at + 2].fill(0);
@@ -118,7 +135,7 @@ pub(crate) fn fill_checksum(frame: &mut [u8]) -> bool {
 
 /// A frame of TCP, to be cut.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Segments<'a> {
+pub struct Segments<'a> {
     frame: &'a [u8],
     found: Transport,
     /// Where TCP's data begins.
@@ -129,7 +146,7 @@ pub(crate) struct Segments<'a> {
 
 impl<'a> Segments<'a> {
     /// `None` if it is not what it is said to be.
-    pub(crate) fn of(frame: &'a [u8], gso: Gso) -> Option<Self> {
+    pub fn of(frame: &'a [u8], gso: Gso) -> Option<Self> {
         let found = Transport::find(frame).filter(|found| found.protocol == TCP)?;
         let header = usize::from(frame.get(found.start + 12)? >> 4) * 4;
         let data = found.start + header;
@@ -139,12 +156,12 @@ impl<'a> Segments<'a> {
     }
 
     /// How many there are.
-    pub(crate) fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         (self.found.end - self.data).div_ceil(self.size).max(1)
     }
 
     /// Bytes of the largest.
-    pub(crate) fn largest(&self) -> usize {
+    pub fn largest(&self) -> usize {
         self.data + self.size.min(self.found.end - self.data)
     }
 
@@ -152,7 +169,7 @@ impl<'a> Segments<'a> {
     ///
     /// # Panics
     /// If there is no room for the [largest](Self::largest).
-    pub(crate) fn write(&self, number: usize, to: &mut [u8]) -> usize {
+    pub fn write(&self, number: usize, to: &mut [u8]) -> usize {
         const FIN_PSH: u8 = 0x09;
         const CWR: u8 = 0x80;
         let Self { frame, found, data, size } = *self;
@@ -256,6 +273,28 @@ mod tests {
             let found = Transport::find(&frame).unwrap();
             assert_eq!(found.end, whole, "padding is not of it");
             assert_eq!(fold(found.pseudo_header(&frame) + sum(&frame[found.start..found.end])), 0);
+        }
+    }
+
+    #[test]
+    fn other_headers_of_ipv6_may_come_before() {
+        let whole = tcp(true, false, 100);
+        for headers in [&[0][..], &[60], &[43], &[0, 60, 43, 60]] {
+            let mut frame = whole.clone();
+            let more = 8 * headers.len();
+            let kinds = headers.iter().copied().chain([TCP]);
+            for (place, kind) in [20].into_iter().chain((0..).map(|n| 54 + 8 * n)).zip(kinds) {
+                if place >= 54 {
+                    frame.splice(place..place, [0; 8]);
+                }
+                frame[place] = kind;
+            }
+            let len = u16::from_be_bytes([frame[18], frame[19]]) + more as u16;
+            frame[18..20].copy_from_slice(&len.to_be_bytes());
+            assert!(fill_checksum(&mut frame), "behind {headers:?}");
+            let found = Transport::find(&frame).unwrap();
+            assert_eq!((found.start, found.end), (54 + more, frame.len()), "behind {headers:?}");
+            assert_eq!(fold(found.pseudo_header(&frame) + sum(&frame[found.start..])), 0);
         }
     }
 

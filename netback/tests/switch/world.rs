@@ -1,7 +1,7 @@
 //! Guests with pages of their own, and a Xen that copies between them.
 
 use core::time::Duration;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use netback::place::{Copier, Copy, Place};
 use netback::port::{Config, Drop, PortId, QueueId, Rate, Rings, Takes};
@@ -22,6 +22,8 @@ pub(crate) const ALL: Mac = Mac([0xff; 6]);
 pub(crate) struct Memory {
     granted: BTreeMap<(DomId, u32), Vec<u8>>,
     own: Vec<u8>,
+    /// Pages that are taken back, and granted again after the next time they are used.
+    flickering: BTreeSet<(DomId, u32)>,
     /// How many calls of Xen's there were.
     pub(crate) calls: usize,
 }
@@ -31,7 +33,11 @@ impl Memory {
         let (bytes, at) = match place {
             Place::Own(at) => (&mut self.own, at as usize),
             Place::Foreign(at) => {
-                let page = self.granted.get_mut(&(at.domain, at.reference.0));
+                let name = (at.domain, at.reference.0);
+                if self.flickering.remove(&name) {
+                    return Err(Status::BadReference);
+                }
+                let page = self.granted.get_mut(&name);
                 (page.ok_or(Status::BadReference)?, at.offset.into())
             }
         };
@@ -47,6 +53,11 @@ impl Memory {
         let mut page = bytes.to_vec();
         page.resize(PAGE_SIZE, 0xa5);
         self.granted.insert((domain, reference), page);
+    }
+
+    /// Takes a page back, and grants it again as soon as somebody has missed it.
+    pub(crate) fn flicker(&mut self, domain: DomId, reference: u32) {
+        self.flickering.insert((domain, reference));
     }
 
     /// Takes a page back though it is in use.
@@ -252,9 +263,17 @@ impl World {
     }
 
     pub(crate) fn guest_as(&mut self, own_mac: bool, rate: Option<Rate>, takes: Takes) -> Guest {
+        let [high, low] = (self.guests + 1).to_be_bytes();
+        self.guest_at(Mac([0, 0x16, 0x3e, 0, high, low]), own_mac, rate, takes)
+    }
+
+    /// Adds a guest with an address that another has.
+    pub(crate) fn guest_with_mac_of(&mut self, other: &Guest) -> Guest {
+        self.guest_at(other.mac, true, None, EVERYTHING)
+    }
+
+    fn guest_at(&mut self, mac: Mac, own_mac: bool, rate: Option<Rate>, takes: Takes) -> Guest {
         self.guests += 1;
-        let [high, low] = self.guests.to_be_bytes();
-        let mac = Mac([0, 0x16, 0x3e, 0, high, low]);
         let domain = DomId::new(self.guests).expect("few guests");
         let mut pages = OwnPages::zeroed(2).expect("memory").split();
         let [tx, rx] = [(); 2].map(|()| pages.next().expect("two pages"));
