@@ -15,7 +15,7 @@ stops() {
 }
 
 say "images that cannot run"
-stops little-memory "too few" "memory=2" "maxmem=2"
+stops little-memory "too few" "memory=3" "maxmem=3"
 stops bad-events 'events wants fifo or 2l, not "3l"' 'extra="events=3l"'
 stops not-text 'not text: caf\xe9' "extra=\"$(printf 'caf\351')\""
 stops no-event "event wants a port number, and nothing follows it" 'extra="--event"'

@@ -2,27 +2,9 @@
 # by a data channel, and by the virtual network through dom0.
 . /lab/lib.sh
 
-figure() {
-    echo "measure $1 $2 $3"
-}
-
-# of NAME COMMAND...: prints as figures what `transfers` printed.
-of() {
-    local name=$1 line
-    shift
-    line=$("$@") || fail "\`$*\` failed: $line"
-    # median M slowest S rate R
-    # shellcheck disable=SC2086
-    set -- $line
-    [ "${1:-}" = median ] || fail "$name: $line"
-    figure "$name" "$2" us
-    figure "$name-slowest" "$4" us
-    figure "$name-rate" "$6" MB/s
-}
-
 # counter NAME: prints one of the stub's counts, which are some seconds old at most.
 counter() {
-    xenstore-read "$STUB/counters" | tr ' ' '\n' | awk -v name="$1" 'found { print; exit } $1 == name { found = 1 }'
+    xenstore-read "$STUB/figures/$1_total"
 }
 
 brctl addbr br0
@@ -74,21 +56,21 @@ for who in guest dom0; do
     for size in 64 65536 8388608; do
         count=100 to=small rings=16
         [ "$size" -lt 1000000 ] || count=5 to=large rings=20
-        of "$who-push-$size" from "$who" transfers --rings "$rings" push "$to" "$size" "$count"
+        record_transfers "$who-push-$size" from "$who" transfers --rings "$rings" push "$to" "$size" "$count"
         url=http://10.0.0.12/
-        of "$who-http-$size" from "$who" transfers push-http "$url" "$size" "$count"
-        of "$who-kept-$size" from "$who" transfers push-http "$url" "$size" "$count" --keep
-        of "$who-tcp-$size" from "$who" transfers push-tcp 10.0.0.12:81 "$size" "$count"
+        record_transfers "$who-http-$size" from "$who" transfers push-http "$url" "$size" "$count"
+        record_transfers "$who-kept-$size" from "$who" transfers push-http "$url" "$size" "$count" --keep
+        record_transfers "$who-tcp-$size" from "$who" transfers push-tcp 10.0.0.12:81 "$size" "$count"
         [ "$who" = guest ] || continue
         direct "$rings"
         # shellcheck disable=SC2086
-        of "$who-direct-$size" in_guest g1 transfers push-direct "$(domid g2)" $direct "$size" "$count"
+        record_transfers "$who-direct-$size" in_guest g1 transfers push-direct "$(domid g2)" $direct "$size" "$count"
     done
     sleep 11
     before=$(($(counter events) + $(counter notifications)))
-    of "$who-push-small-rings" from "$who" transfers push small 8388608 2
+    record_transfers "$who-push-small-rings" from "$who" transfers push small 8388608 2
     sleep 11
     after=$(($(counter events) + $(counter notifications)))
     # Three blocks, one goes before the two that are timed; two rings, the sender's and the receiver's.
-    figure "$who-events" "$(awk "BEGIN { print ($after - $before) / (3 * 8 * 2) }")" /MiB
+    record "$who-events" "$(awk "BEGIN { print ($after - $before) / (3 * 8 * 2) }")" /MiB
 done

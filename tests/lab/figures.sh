@@ -38,12 +38,12 @@ if [ "$STORE" = stubdom ]; then
     cp /tmp/counted /tmp/beside
     for how in trips stream; do
         counted order one "$how" read store "$COUNT"
-        measure "notifications-$how" $(($(more notifications) * 1000 / COUNT)) /1000
+        measure "notifications-$how" $(($(more notifications_total) * 1000 / COUNT)) /1000
     done
     counted true
     cp /tmp/counted /tmp/beside
     counted sleep 60
-    measure wake-ups-idle "$(more wake-ups)" "in 60 s"
+    measure wake-ups-idle "$(more wakeups_total)" "in 60 s"
     entry=$(store_console | sed -n 's/^the first reply is out \([0-9]*\) us .*/\1/p')
     measure first-reply "$entry" us
 fi
@@ -84,7 +84,7 @@ at_once() {
         counted order_all "$crowd" "$how" read "$(($(result) + 2000000000))" 1000000000
         measure_share "$how"
         [ "$STORE" != stubdom ] ||
-            measure "notifications-$how" $(($(more notifications) * 1000 / $(sum))) /1000
+            measure "notifications-$how" $(($(more notifications_total) * 1000 / $(sum))) /1000
     done
 }
 

@@ -143,6 +143,30 @@ in_guest() {
     return "${result#* }"
 }
 
+# create_switched NUMBER OPTION...: creates the Linux guest gNUMBER, with an interface on the switch of
+# the domain stubdom; libxl waits no longer for it than it usually does.
+create_switched() {
+    local number=$1
+    shift
+    expect "xl create g$number" timeout 60 xl create -q /etc/xen/linux.cfg "name=\"g$number\"" \
+        "vif=[\"mac=00:16:3e:00:00:0$number,backend=stubdom\"]" "$@"
+}
+
+# give_address NAME INTERFACE ADDRESS: a Linux guest has this address, with the bits of its net, there.
+give_address() {
+    expect "$3 is $2 of $1" in_guest "$1" sh -c \
+        "ip link set lo up; ip link set $2 up; ip addr add $3 dev $2"
+}
+
+# switched_pair: creates g1 and g2 on the switch, with the addresses 10.0.0.11 and 10.0.0.12.
+switched_pair() {
+    create_switched 1
+    create_switched 2
+    ready 400 g1 g2
+    give_address g1 eth0 10.0.0.11/24
+    give_address g2 eth0 10.0.0.12/24
+}
+
 # fill PATH: writes twenty nodes of 1,900 bytes below PATH, all or none; why not is in /tmp/refusal.
 fill() {
     local number nodes=
@@ -176,4 +200,23 @@ store_console() {
 # had gone; the store says so on its console.
 store_heap() {
     store_console | sed -n "s/^domain $1 is gone; \\([0-9]*\\) bytes in use.*/\\1/p"
+}
+
+# record NAME VALUE UNIT: prints a figure of a bench.
+record() {
+    echo "measure $1 $2 $3"
+}
+
+# record_transfers NAME COMMAND...: prints as figures what `transfers` printed.
+record_transfers() {
+    local name=$1 line
+    shift
+    line=$("$@") || fail "\`$*\` failed: $line"
+    # median M slowest S rate R
+    # shellcheck disable=SC2086
+    set -- $line
+    [ "${1:-}" = median ] || fail "$name: $line"
+    record "$name" "$2" us
+    record "$name-slowest" "$4" us
+    record "$name-rate" "$6" MB/s
 }

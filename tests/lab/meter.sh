@@ -114,7 +114,7 @@ counted() {
     "$@"
     [ "$STORE" = stubdom ] || return 0
     xenstore-control counters >/tmp/after
-    awk '/^[a-z-]* *:/ { if (NR == FNR) before[$1] = $NF; else print $1, $NF - before[$1] }' \
+    awk -F': ' '/^[a-z_]*: [0-9.]*$/ { if (NR == FNR) before[$1] = $2; else print $1, $2 - before[$1] }' \
         /tmp/before /tmp/after >/tmp/counted
 }
 

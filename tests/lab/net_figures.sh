@@ -1,24 +1,6 @@
 # What the way between two Linux guests costs: through our switch, and through the bridge of dom0.
 . /lab/lib.sh
 
-figure() {
-    echo "measure $1 $2 $3"
-}
-
-# of NAME COMMAND...: prints as figures what `transfers` printed.
-of() {
-    local name=$1 line
-    shift
-    line=$("$@") || fail "\`$*\` failed: $line"
-    # median M slowest S rate R
-    # shellcheck disable=SC2086
-    set -- $line
-    [ "${1:-}" = median ] || fail "$name: $line"
-    figure "$name" "$2" us
-    figure "$name-slowest" "$4" us
-    figure "$name-rate" "$6" MB/s
-}
-
 # ping_of NAME COMMAND...: prints the average of a ping as a figure; none may be lost.
 ping_of() {
     local name=$1 output average
@@ -28,13 +10,17 @@ ping_of() {
     # round-trip min/avg/max = 0.9/1.0/2.0 ms
     average=$(echo "$output" | sed -n 's|^round-trip min/avg/max = [0-9.]*/\([0-9.]*\)/.*|\1|p')
     [ -n "$average" ] || fail "$name: $output"
-    figure "$name" "$(awk "BEGIN { print $average * 1000 }")" us
+    record "$name" "$(awk "BEGIN { print $average * 1000 }")" us
 }
 
 # counts: prints the stub's counts of all that it did until now; it publishes them every ten seconds.
 counts() {
     sleep 11
-    xenstore-read "$STUB/counters"
+    local count
+    for count in events notifications grant_copy_calls grant_copies; do
+        printf '%s %s ' "$count" "$(xenstore-read "$STUB/figures/${count}_total")"
+    done
+    echo
 }
 
 # grown NAME BEFORE AFTER: prints by how much a count has grown.
@@ -48,7 +34,7 @@ brctl addbr br0
 ip link set br0 up
 expect "xl create stubdom" xl create -q /etc/xen/stubdom.cfg
 STUB=/local/domain/$(domid stubdom)/data
-eventually 60 xenstore-exists "$STUB/counters"
+eventually 60 xenstore-exists "$STUB/figures/events_total"
 
 for number in 1 2; do
     expect "xl create" xl create -q /etc/xen/linux.cfg "name=\"g$number\"" \
@@ -59,8 +45,7 @@ for number in 1 2; do
     for net in 0 1; do
         equal "eth$net of g$number" "00:16:3e:00:0$net:0$number" \
             in_guest "g$number" cat "/sys/class/net/eth$net/address"
-        expect "an address" in_guest "g$number" sh -c \
-            "ip link set lo up; ip link set eth$net up; ip addr add 10.$net.0.1$number/24 dev eth$net"
+        give_address "g$number" "eth$net" "10.$net.0.1$number/24"
     done
     expect "a server" in_guest "g$number" sh -c \
         "transfers take-tcp 0.0.0.0:81 >/tmp/out 2>&1 </dev/null &"
@@ -78,12 +63,12 @@ BLOCKS=9
 counted() {
     local before after name grown
     before=$(counts)
-    of "switch-$2-to-$3" send "$1" "$2" "$3" "$LARGE" "$BLOCKS"
+    record_transfers "switch-$2-to-$3" send "$1" "$2" "$3" "$LARGE" "$BLOCKS"
     after=$(counts)
-    for name in copy-calls copies events notifications; do
+    for name in grant_copy_calls grant_copies events notifications; do
         grown=$(grown "$name" "$before" "$after") || fail "no count of $name: $before, $after"
         # One block goes before those that are timed.
-        figure "$name-$2-to-$3" "$(awk "BEGIN { print $grown / (($BLOCKS + 1) * 8) }")" /MiB
+        record "$name-$2-to-$3" "$(awk "BEGIN { print $grown / (($BLOCKS + 1) * 8) }")" /MiB
     done
 }
 
@@ -95,12 +80,12 @@ for way in switch:0 bridge:1; do
         eventually 60 send "$net" $ends "$LARGE" 1
     done
     ping_of "$name-ping" in_guest g1 ping -q -c 100 -i 0.1 -w 60 "10.$net.0.12"
-    of "$name-64" send "$net" 1 2 64 1000
+    record_transfers "$name-64" send "$net" 1 2 64 1000
     for ends in "1 2" "2 1"; do
         # shellcheck disable=SC2086
         case $name in
         switch) counted "$net" $ends ;;
-        *) of "$name-${ends% *}-to-${ends#* }" send "$net" $ends "$LARGE" "$BLOCKS" ;;
+        *) record_transfers "$name-${ends% *}-to-${ends#* }" send "$net" $ends "$LARGE" "$BLOCKS" ;;
         esac
     done
 done

@@ -12,7 +12,7 @@
 # figures WHEN: prints what the store holds and has done.
 figures() {
     holdings | sed "s/^/   $1: /"
-    xenstore-control counters | sed -n "2,\$ s/^[a-z]/   $1: &/p"
+    xenstore-control counters | sed "s/^/   $1: /"
     xl list | awk -v when="$1" '$1 == "Xenstore" { print "   " when ": " $3 " MiB of memory" }'
 }
 

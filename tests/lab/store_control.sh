@@ -34,9 +34,9 @@ expect "memreport counts on the console" grep -q \
 
 say "counters"
 counted() {
-    xenstore-control counters | sed -n "s/^$1  *: *\([0-9]*\)\$/\1/p"
+    xenstore-control counters | sed -n "s/^$1: \(.*\)\$/\1/p"
 }
-for counter in requests turns wake-ups events notifications; do
+for counter in turns_total wakeups_total events_total notifications_total store_sent_bytes_total; do
     first=$(counted "$counter")
     later=$(counted "$counter")
     [ "$later" -gt "$first" ] || fail "the counter of $counter went from '$first' to '$later'"

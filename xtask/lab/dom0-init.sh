@@ -27,6 +27,7 @@ diagnose() {
     for log in /var/log/xen/*.log /var/log/xen/console/guest-*.log; do
         [ -s "$log" ] || continue
         echo "-- $log"
+        grep "BUG: " "$log" | head -n 3
         tail -n 30 "$log"
     done
 }

@@ -14,6 +14,7 @@ use clap::{Args, Parser, ValueEnum};
 use crate::console::{Console, Echo, Event};
 use crate::dom0::{self, Contents};
 use crate::interrupt;
+use crate::packages;
 use crate::progress::Progress;
 use crate::qemu::{Accelerator, Clock, Machine};
 use crate::release::Release;
@@ -67,6 +68,9 @@ pub(crate) struct Config {
     /// Leave out the stock Linux guest, its kernel and memory to start it: dom0 boots sooner
     #[arg(long)]
     pub(crate) no_linux: bool,
+    /// Put Prometheus and its promtool, of the same Debian, into dom0's /lab/with
+    #[arg(long)]
+    pub(crate) prometheus: bool,
     /// A file of this machine to put into dom0's /lab/with (may be repeated)
     #[arg(long, value_name = "FILE")]
     pub(crate) with: Vec<PathBuf>,
@@ -169,11 +173,15 @@ impl Run<'_> {
         let place = Place::take(&ws.lab()?, self.name)?;
         let token = token()?;
         let settings = settings(config, &token, shell);
+        let mut with = config.with.clone();
+        if config.prometheus {
+            with.extend(packages::prometheus(&ws.lab()?, config.xen, progress)?);
+        }
         let contents = Contents {
             script: self.script,
             config: &settings,
             linux: !config.no_linux,
-            with: &config.with,
+            with: &with,
         };
         let initramfs = File::create(place.path.join("dom0.img"))?;
         dom0::write(ws, tree, &contents, initramfs).context("cannot build dom0")?;
@@ -184,7 +192,7 @@ impl Run<'_> {
             (_, _, false) => Clock::InstructionsOnly,
         };
         // Xen's dom0 pays for each page of its memory when it boots.
-        let dom0 = if config.no_linux { 320 } else { 640 };
+        let dom0 = if config.no_linux && !config.prometheus { 320 } else { 640 };
         let machine = Machine { ram: config.ram, dom0, accel: config.accel, clock, shell };
         let log = place.path.join("console.log");
         let mut qemu = machine.start(tree, &place.path)?;

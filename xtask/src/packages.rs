@@ -60,6 +60,23 @@ pub(crate) fn unpacked(lab: &Path, release: Release, progress: &Progress) -> Res
     Tree::open(root, release)
 }
 
+/// Prometheus and its `promtool` as the Debian of a release has them, fetched under `lab` first if
+/// they are not there.
+pub(crate) fn prometheus(
+    lab: &Path,
+    release: Release,
+    progress: &Progress,
+) -> Result<[PathBuf; 2]> {
+    let wanted = Wanted {
+        packages: &["prometheus"],
+        suite: release.suite(),
+        called: "Prometheus".to_owned(),
+    };
+    let place = lab.join(format!("prometheus-{release}"));
+    let root = fetched(&place, wanted, progress, |_| Ok(()))?;
+    Ok(["prometheus", "promtool"].map(|name| root.join("usr/bin").join(name)))
+}
+
 /// The root of LLVM's tools, fetched to `place` first if they are not there.
 pub(crate) fn llvm(place: &Path, progress: &Progress) -> Result<PathBuf> {
     let wanted = Wanted {

@@ -16,7 +16,8 @@ const BEGIN: &str = "bench::mark::begin";
 const END: &str = "bench::mark::end";
 
 /// Only what happens in these is counted.
-const COUNTED: [&str; 2] = ["bench::world::World::turn", "bench::world::World::depart"];
+const COUNTED: [&str; 3] =
+    ["bench::world::World::turn", "bench::world::World::depart", "bench::world::World::rest"];
 
 /// libc has its copying and comparing in several kinds, one for each generation of processors. A
 /// count is to be the same on all machines, so it is always that which every processor can do.

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use super::budgets::BUDGETS;
+use super::budgets::{BUDGETS, TURNS};
 use super::callgrind::Callgrind;
 use super::report::{Line, Plot, Report, Row, Table, Target, shown};
 use crate::progress::Progress;
@@ -207,15 +207,17 @@ fn comings_and_goings(counted: &Figures, waited: &Figures) -> Result<Table> {
         let many = counted.of(&format!("{name} 4000"))?;
         rows.push(row(format!("{name} 4,000"), Some((FLAT * few).floor()), many, "instructions"));
     }
-    for name in ["RM of 100,000 nodes", "death of the owner of 100,000 nodes"] {
-        rows.push(row(format!("{name}, one turn"), None, counted.of(name)?, "instructions"));
+    for (name, most) in TURNS {
+        let what = format!("{name}, one turn");
+        rows.push(row(what, Some(most.into()), counted.of(name)?, "instructions"));
     }
     for (name, time) in &waited.0 {
         rows.push(row(name, None, *time, "ns"));
     }
     let about = "Introductions and releases by dom0, with the domains before them connected and \
-                 idle. A removal is one turn of the server, and what others ask waits for it: the \
-                 times are of a guest's READ that comes right behind, the least of five.";
+                 idle. A removal is one turn of the server, and what it leaves is cleared away in \
+                 turns that follow; the times are of a guest's READ that comes right behind the \
+                 first, the least of five.";
     Ok(table("Domains that come and go", about, rows))
 }
 

@@ -66,8 +66,8 @@ fn costs(figures: &Figures) -> Result<Table> {
     let mut rows = Vec::new();
     for (direction, words) in DIRECTIONS {
         for (what, name) in [
-            ("calls of Xen's for copies", "copy-calls"),
-            ("copies", "copies"),
+            ("calls of Xen's for copies", "grant_copy_calls"),
+            ("copies", "grant_copies"),
             ("events that came", "events"),
             ("events that were sent", "notifications"),
         ] {
