@@ -8,6 +8,11 @@ use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::str::FromStr;
 
+use heapless::Vec;
+
+/// The options that have a value.
+const WITH_VALUE: [&str; 7] = ["event", "events", "hypercalls", "ip", "gw", "ip6", "gw6"];
+
 /// Everything the command line can say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Options {
@@ -50,11 +55,11 @@ pub enum Hypercalls {
 pub struct Net {
     /// `ip=dhcp|ADDRESS/PREFIX`.
     pub ipv4: Option<Ipv4>,
-    /// `gw=ADDRESS`: where packets for other networks go.
+    /// `gw=ADDRESS`: where packets for other networks go; in the network of `ip=`.
     pub gateway4: Option<Ipv4Addr>,
     /// `ip6=ADDRESS/PREFIX`.
     pub ipv6: Option<Subnet<Ipv6Addr>>,
-    /// `gw6=ADDRESS`.
+    /// `gw6=ADDRESS`: in the network of `ip6=`, or an address of its link.
     pub gateway6: Option<Ipv6Addr>,
 }
 
@@ -84,6 +89,26 @@ impl Net {
         }
         Ok(())
     }
+
+    /// Fails with the gateway that no packet of this domain could be sent to.
+    fn check(&self) -> Result<(), Malformed<'static>> {
+        let near4 = |gateway| match self.ipv4 {
+            Some(Ipv4::Static(own)) => own.has_beside(gateway),
+            _ => false,
+        };
+        let near6 = |gateway: Ipv6Addr| {
+            self.ipv6.is_some_and(|own| {
+                own.has_beside(gateway) || own.address != gateway && gateway.is_unicast_link_local()
+            })
+        };
+        if !self.gateway4.is_none_or(near4) {
+            return Err(Malformed::Beyond { gateway: "gw", address: "ip" });
+        }
+        if !self.gateway6.is_none_or(near6) {
+            return Err(Malformed::Beyond { gateway: "gw6", address: "ip6" });
+        }
+        Ok(())
+    }
 }
 
 /// How this domain comes by its address.
@@ -107,9 +132,32 @@ pub struct Subnet<A> {
 impl<A: FromStr + Copy + Into<IpAddr>> Subnet<A> {
     fn parse(text: &str) -> Option<Self> {
         let (address, prefix) = text.split_once('/')?;
-        let (address, prefix) = (host::<A>(address)?, prefix.parse().ok()?);
-        let bits = if address.into().is_ipv4() { 32 } else { 128 };
-        (prefix <= bits).then_some(Self { address, prefix })
+        let subnet = Self { address: host::<A>(address)?, prefix: prefix.parse().ok()? };
+        subnet.is_of_one_host().then_some(subnet)
+    }
+
+    /// Whether the address can be one host's in a network of that size.
+    fn is_of_one_host(self) -> bool {
+        match self.address.into() {
+            // The lowest address names the network and the highest all of it, but where there is
+            // no room for that (RFC 3021).
+            IpAddr::V4(_) if self.prefix >= 31 => self.prefix <= 32,
+            IpAddr::V4(address) => {
+                let all = u32::MAX >> self.prefix;
+                self.prefix > 0 && address.to_bits() & all != 0 && address.to_bits() & all != all
+            }
+            IpAddr::V6(_) => (1..=128).contains(&self.prefix),
+        }
+    }
+
+    /// Whether `other` is another address of this network.
+    fn has_beside(self, other: A) -> bool {
+        let bits = |address: A| match address.into() {
+            IpAddr::V4(address) => u128::from(address.to_bits()) << 96,
+            IpAddr::V6(address) => address.to_bits(),
+        };
+        let differs = bits(self.address) ^ bits(other);
+        differs != 0 && differs >> (128 - self.prefix) == 0
     }
 }
 
@@ -133,23 +181,47 @@ pub enum Failure {
     Panic,
 }
 
-/// A command line that cannot be obeyed: the option, and what it wants.
+/// A command line that cannot be obeyed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Malformed<'a> {
-    /// The option's name.
-    pub option: &'a str,
-    /// The value that was found, if there was one.
-    pub value: Option<&'a str>,
-    /// What would have been right.
-    pub wanted: &'static str,
+pub enum Malformed<'a> {
+    /// An option without a value that it can have.
+    Value {
+        /// The option's name.
+        option: &'a str,
+        /// The value that was found, if there was one.
+        value: Option<&'a str>,
+        /// What would have been right.
+        wanted: &'static str,
+    },
+    /// An option said twice: one of the values would be lost.
+    Twice {
+        /// The option's name.
+        option: &'a str,
+    },
+    /// A gateway in no network of this domain's.
+    Beyond {
+        /// The option that names the gateway.
+        gateway: &'static str,
+        /// The option whose network it would have to be in.
+        address: &'static str,
+    },
 }
 
 impl fmt::Display for Malformed<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { option, value, wanted } = self;
-        match value {
-            Some(value) => write!(f, "command line: {option} wants {wanted}, not {value:?}"),
-            None => write!(f, "command line: {option} wants {wanted}, and nothing follows it"),
+        f.write_str("command line: ")?;
+        match self {
+            Self::Value { option, value: Some(value), wanted } => {
+                write!(f, "{option} wants {wanted}, not {value:?}")
+            }
+            Self::Value { option, value: None, wanted } => {
+                write!(f, "{option} wants {wanted}, and nothing follows it")
+            }
+            Self::Twice { option } => write!(f, "{option} is there twice"),
+            Self::Beyond { gateway, address } => write!(
+                f,
+                "{gateway} wants another address of the network of {address}=ADDRESS/PREFIX"
+            ),
         }
     }
 }
@@ -159,12 +231,13 @@ impl Options {
     /// other Xenstore servers have options that mean nothing here.
     ///
     /// # Errors
-    /// [`Malformed`] when a known option has no value, or one that it cannot have.
+    /// [`Malformed`] when a known option has no value, one that it cannot have, or two.
     pub fn parse<'a>(
         command_line: &'a str,
         mut unknown: impl FnMut(&'a str),
     ) -> Result<Self, Malformed<'a>> {
         let mut options = Self::default();
+        let mut said = Vec::<_, { WITH_VALUE.len() }>::new();
         let mut words = command_line.split_ascii_whitespace();
         while let Some(word) = words.next() {
             let (name, attached) = match word.split_once('=') {
@@ -172,38 +245,40 @@ impl Options {
                 None => (word, None),
             };
             let option = name.strip_prefix("--").unwrap_or(name);
-            let mut value = || attached.or_else(|| words.next());
-            let malformed = |value, wanted| Malformed { option, value, wanted };
             match option {
-                "event" => {
-                    let value = value();
-                    let port = value.and_then(|v| v.parse().ok()).filter(|&port| port != 0);
-                    options.event = Some(port.ok_or(malformed(value, "a port number"))?);
-                }
-                "events" => {
-                    options.events = match value() {
-                        Some("fifo") => EventAbi::Fifo,
-                        Some("2l") => EventAbi::TwoLevel,
-                        other => return Err(malformed(other, "fifo or 2l")),
-                    }
-                }
-                "hypercalls" => {
-                    options.hypercalls = match value() {
-                        Some("direct") => Hypercalls::Direct,
-                        Some("page") => Hypercalls::Page,
-                        other => return Err(malformed(other, "direct or page")),
-                    }
-                }
-                "ip" | "gw" | "ip6" | "gw6" => {
-                    let value = value();
-                    let set = options.net.set(option, value.unwrap_or_default());
-                    set.map_err(|wanted| malformed(value, wanted))?;
-                }
                 "test-fault" => options.failure = Some(Failure::Fault),
                 "test-panic" => options.failure = Some(Failure::Panic),
-                _ => unknown(word),
+                _ if !WITH_VALUE.contains(&option) => unknown(word),
+                _ if said.contains(&option) => return Err(Malformed::Twice { option }),
+                _ => {
+                    // There is room for each of them once.
+                    let _ = said.push(option);
+                    let value = attached.or_else(|| words.next());
+                    options
+                        .set(option, value.unwrap_or_default())
+                        .map_err(|wanted| Malformed::Value { option, value, wanted })?;
+                }
             }
         }
+        options.net.check()?;
         Ok(options)
+    }
+
+    /// Sets what an option says, or tells what it wants.
+    fn set(&mut self, option: &str, value: &str) -> Result<(), &'static str> {
+        match (option, value) {
+            ("event", _) => {
+                let port = value.parse().ok().filter(|&port| port != 0);
+                self.event = Some(port.ok_or("a port number")?);
+            }
+            ("events", "fifo") => self.events = EventAbi::Fifo,
+            ("events", "2l") => self.events = EventAbi::TwoLevel,
+            ("events", _) => return Err("fifo or 2l"),
+            ("hypercalls", "direct") => self.hypercalls = Hypercalls::Direct,
+            ("hypercalls", "page") => self.hypercalls = Hypercalls::Page,
+            ("hypercalls", _) => return Err("direct or page"),
+            _ => self.net.set(option, value)?,
+        }
+        Ok(())
     }
 }

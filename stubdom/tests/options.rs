@@ -87,6 +87,10 @@ fn a_bad_value_is_named_with_what_is_wanted() {
         "ip=10.0.0.2/33",
         "ip=10.0.0.256/24",
         "ip=0.0.0.0/0",
+        "ip=10.0.0.2/0",
+        "ip=10.0.0.0/24",
+        "ip=10.0.0.255/24",
+        "ip6=fd00::2/0",
         "ip=224.0.0.1/24",
         "ip=255.255.255.255/8",
         "ip=DHCP",
@@ -96,5 +100,44 @@ fn a_bad_value_is_named_with_what_is_wanted() {
         "gw=0.0.0.0",
     ] {
         parse(line).0.expect_err(line);
+    }
+}
+
+#[test]
+fn networks_of_two_hosts_and_of_one_have_no_address_for_all() {
+    for line in ["ip=10.0.0.0/31", "ip=10.0.0.1/31 gw=10.0.0.0", "ip=10.0.0.255/32"] {
+        parse(line).0.expect(line);
+    }
+}
+
+#[test]
+fn nothing_is_said_twice() {
+    for (line, text) in [
+        ("ip=10.0.0.2/24 --ip 10.0.0.3/24", "command line: ip is there twice"),
+        ("--event 3 event=4", "command line: event is there twice"),
+        ("events=2l events=2l", "command line: events is there twice"),
+    ] {
+        assert_eq!(parse(line).0.expect_err(line).to_string(), text);
+    }
+}
+
+#[test]
+fn a_gateway_is_a_neighbour() {
+    let four = "command line: gw wants another address of the network of ip=ADDRESS/PREFIX";
+    let six = "command line: gw6 wants another address of the network of ip6=ADDRESS/PREFIX";
+    for (line, text) in [
+        ("gw=10.0.0.1", four),
+        ("gw=10.0.0.1 ip=dhcp", four),
+        ("ip=10.0.0.2/24 gw=10.0.1.1", four),
+        ("ip=10.0.0.2/24 gw=10.0.0.2", four),
+        ("gw6=fe80::1", six),
+        ("ip=10.0.0.2/24 gw6=fd00::1", six),
+        ("ip6=fd00::2/64 gw6=fd00:0:0:1::1", six),
+        ("ip6=fe80::1/64 gw6=fe80::1", six),
+    ] {
+        assert_eq!(parse(line).0.expect_err(line).to_string(), text);
+    }
+    for line in ["gw=10.0.0.1 ip=10.0.0.2/24", "ip6=fd00::2/128 gw6=fe80::1"] {
+        parse(line).0.expect(line);
     }
 }

@@ -19,3 +19,4 @@ stops little-memory "too few" "memory=3" "maxmem=3"
 stops bad-events 'events wants fifo or 2l, not "3l"' 'extra="events=3l"'
 stops not-text 'not text: caf\xe9' "extra=\"$(printf 'caf\351')\""
 stops no-event "event wants a port number, and nothing follows it" 'extra="--event"'
+stops far-gateway "gw wants another address of the network of ip=" 'extra="ip=10.9.0.2/24 gw=10.8.0.1"'
