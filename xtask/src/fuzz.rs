@@ -25,7 +25,7 @@ const INSTRUMENTED: &str = "--cfg=fuzzing -Cpasses=sancov-module \
 const PLATFORM: &str = "x86_64-unknown-linux-gnu";
 
 /// How long a target runs as one test of many.
-const BRIEF_SECONDS: u32 = 15;
+const BRIEF_SECONDS: u32 = 10;
 
 /// How much of a failed run's output is shown.
 const LAST_LINES: usize = 40;

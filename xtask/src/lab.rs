@@ -121,6 +121,8 @@ pub(crate) enum Ending {
     Stopped,
     /// The user stopped it.
     Interrupted,
+    /// The time of all that it was a part of was over.
+    CutOff,
 }
 
 /// The outcome of a lab and where to read about it.
@@ -144,6 +146,7 @@ impl Report {
             Ending::TimedOut => "no verdict in time".to_owned(),
             Ending::Stopped => "the machine stopped before the script ended".to_owned(),
             Ending::Interrupted => "interrupted".to_owned(),
+            Ending::CutOff => "cut off".to_owned(),
         }
     }
 }
@@ -158,6 +161,8 @@ pub(crate) struct Run<'a> {
     pub(crate) config: &'a Config,
     /// Whether dom0's prompt follows the script; the lab then lasts until it is left.
     pub(crate) shell: bool,
+    /// When it ends, whether or not there is a verdict.
+    pub(crate) until: Option<Instant>,
 }
 
 impl Run<'_> {
@@ -225,6 +230,9 @@ impl Run<'_> {
             }
             if interrupt::wanted() {
                 return Ok(Ending::Interrupted);
+            }
+            if self.until.is_some_and(|until| Instant::now() > until) {
+                return Ok(Ending::CutOff);
             }
             if deadline.is_some_and(|deadline| Instant::now() > deadline) {
                 return Ok(Ending::TimedOut);

@@ -18,10 +18,12 @@ mod suite;
 mod tree;
 mod workspace;
 
+use core::time::Duration;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -54,6 +56,10 @@ enum Command {
         /// Only the checks with this in their names
         #[arg(long, value_name = "PATTERN")]
         only: Option<String>,
+        /// After so many minutes labs and fuzz targets end; what is not done then is named
+        #[arg(long, value_name = "MINUTES", default_value_t = 75,
+              value_parser = clap::value_parser!(u64).range(..10_000))]
+        within: u64,
         /// Only name the checks
         #[arg(long)]
         list: bool,
@@ -116,12 +122,13 @@ fn run(command: Command) -> Result<ExitCode> {
     let progress = Progress::default();
     match command {
         Command::Run { shell } => demonstrate(&ws, &progress, shell),
-        Command::Test { only, list: true } => {
+        Command::Test { only, list: true, .. } => {
             suite::list(&ws, only.as_deref())?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Test { only, list: false } => {
-            let passed = suite::run(&ws, only.as_deref(), &progress)?;
+        Command::Test { only, within, list: false } => {
+            let until = Instant::now() + Duration::from_secs(within * 60);
+            let passed = suite::run(&ws, only.as_deref(), until, &progress)?;
             Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Coverage => {
@@ -151,7 +158,13 @@ fn demonstrate(ws: &Workspace, progress: &Progress, shell: bool) -> Result<ExitC
     let config = Config::of_script(DEMONSTRATION)?.context("it says what lab it wants")?;
     let tree = packages::unpacked(&ws.lab()?, config.xen, progress)?;
     progress.say("...   booting a Xen host in QEMU, without KVM: the first words in some 15 s");
-    let lab = lab::Run { name: "run", script: DEMONSTRATION.as_bytes(), config: &config, shell };
+    let lab = lab::Run {
+        name: "run",
+        script: DEMONSTRATION.as_bytes(),
+        config: &config,
+        shell,
+        until: None,
+    };
     let report = lab.start(ws, &tree, Echo::Script, progress)?;
     progress.say(format_args!(
         "{}; the log of Xen, dom0 and the store: {}",
@@ -175,13 +188,13 @@ fn run_script(
     }
     let tree = packages::unpacked(&ws.lab()?, config.xen, progress)?;
     let name = script.file_stem().context("the script has a name")?.to_string_lossy();
-    let lab = lab::Run { name: &name, script: &text, config, shell: false };
+    let lab = lab::Run { name: &name, script: &text, config, shell: false, until: None };
     let report = lab.start(ws, &tree, Echo::Everything, progress)?;
     progress.say(format_args!("{name}: {}; log: {}", report.words(), ws.shown(&report.log)));
     Ok(match report.ending {
         Ending::Verdict(status) => u8::try_from(status).map_or(ExitCode::FAILURE, ExitCode::from),
         Ending::TimedOut => ExitCode::from(124),
         Ending::Interrupted => ExitCode::from(130),
-        Ending::Stopped => ExitCode::FAILURE,
+        Ending::Stopped | Ending::CutOff => ExitCode::FAILURE,
     })
 }

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
 use crate::console::Echo;
-use crate::lab::{self, Config, Report};
+use crate::lab::{self, Config, Ending, Report};
 use crate::progress::Progress;
 use crate::tree::Tree;
 use crate::workspace::Workspace;
@@ -56,6 +57,8 @@ struct LabTest {
     about: String,
     script: PathBuf,
     config: Config,
+    /// Whether the script is a test on another release, too, which its line names before this one.
+    again: bool,
 }
 
 impl Check {
@@ -97,8 +100,13 @@ struct Tally {
 }
 
 impl Tally {
-    fn one(passed: bool) -> Self {
-        Self { passed: passed.into(), failed: (!passed).into(), not_run: 0 }
+    fn one(outcome: Outcome) -> Self {
+        let is = |it| u32::from(outcome == it);
+        Self {
+            passed: is(Outcome::Passed),
+            failed: is(Outcome::Failed),
+            not_run: is(Outcome::NotRun),
+        }
     }
 
     fn add(&mut self, other: Self) {
@@ -122,13 +130,33 @@ pub(crate) fn list(ws: &Workspace, only: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// Runs every check whose name contains `only`; true if all passed.
-pub(crate) fn run(ws: &Workspace, only: Option<&str>, progress: &Progress) -> Result<bool> {
-    let checks = chosen(ws, only)?;
+/// What one check came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Passed,
+    Failed,
+    /// The machine has not what it needs, or the time was over.
+    NotRun,
+}
+
+impl Outcome {
+    fn of(passed: bool) -> Self {
+        if passed { Self::Passed } else { Self::Failed }
+    }
+}
+
+/// Runs every check whose name contains `only`; true if none failed. What runs in labs or is made up
+/// by fuzzers ends at `until`: what is not done by then is named, and counts as not run.
+pub(crate) fn run(
+    ws: &Workspace,
+    only: Option<&str>,
+    until: Instant,
+    progress: &Progress,
+) -> Result<bool> {
     let mut tally = Tally::default();
-    let mut labs = VecDeque::new();
-    let mut built = false;
-    for check in checks {
+    let mut side_by_side = VecDeque::new();
+    let mut built = true;
+    for check in chosen(ws, only)? {
         if interrupt::wanted() {
             bail!("interrupted");
         }
@@ -145,23 +173,33 @@ pub(crate) fn run(ws: &Workspace, only: Option<&str>, progress: &Progress) -> Re
             }
             Check::Host => host(ws, progress)?,
             Check::Budgets => budgets(ws, progress)?,
-            Check::FuzzSources | Check::Fuzz(_) => fuzzed(ws, progress, &check)?,
+            Check::FuzzSources => Tally::one(fuzzed(ws, progress, &check)?),
             Check::Image => {
                 built = build_images(ws, progress);
-                Tally::one(built)
+                Tally::one(Outcome::of(built))
             }
-            Check::Lab(test) => {
-                labs.push_back(test);
+            Check::Fuzz(_) | Check::Lab(_) => {
+                side_by_side.push_back(check);
                 continue;
             }
         };
         tally.add(counted);
     }
-    if built {
-        tally.add(in_lab(ws, progress, labs)?);
-    } else if !labs.is_empty() {
+    if !built {
         progress.say("no lab can run without the images");
-        tally.failed += u32::try_from(labs.len())?;
+        side_by_side.retain(|check| match check {
+            Check::Lab(_) => {
+                tally.add(Tally::one(Outcome::Failed));
+                false
+            }
+            _ => true,
+        });
+    }
+    tally.add(all_side_by_side(ws, progress, side_by_side, until)?);
+    if Instant::now() >= until {
+        progress.say(
+            "`--within MINUTES` gives labs and fuzz targets more time, `--only NAME` runs one",
+        );
     }
     progress.say(tally.words());
     Ok(tally.failed == 0)
@@ -191,8 +229,10 @@ fn chosen(ws: &Workspace, only: Option<&str>) -> Result<Vec<Check>> {
     Ok(checks)
 }
 
-/// The scripts of `tests/lab` that say what lab they want, once for each release of Xen; those
-/// that may take longest come first, lest one of them be left for the end.
+/// The scripts of `tests/lab` that say what lab they want, once for each release of Xen. Where the
+/// time is short, what is not run is of the end: first comes each script on one release, those that
+/// are soon done before others, then the scripts on their other releases. Of these those that may
+/// take longest come first, lest one of them be left alone for the end.
 fn lab_tests(ws: &Workspace) -> Result<Vec<LabTest>> {
     let mut tests = Vec::new();
     for entry in fs::read_dir(ws.file("tests/lab"))? {
@@ -204,7 +244,9 @@ fn lab_tests(ws: &Workspace) -> Result<Vec<LabTest>> {
         );
     }
     tests.sort_by(|one, other| {
-        other.config.timeout.cmp(&one.config.timeout).then_with(|| one.name.cmp(&other.name))
+        let times = one.config.timeout.cmp(&other.config.timeout);
+        let times = if one.again { times.reverse() } else { times };
+        one.again.cmp(&other.again).then(times).then_with(|| one.name.cmp(&other.name))
     });
     Ok(tests)
 }
@@ -213,13 +255,14 @@ fn tests_of(script: &Path, text: &str) -> Result<Vec<LabTest>> {
     let Some(config) = Config::of_script(text)? else { return Ok(Vec::new()) };
     let stem = script.file_stem().context("a file has a name")?.to_string_lossy();
     let about = text.lines().find_map(|line| line.strip_prefix("# ")).unwrap_or_default();
-    let test = |xen| LabTest {
+    let test = |(place, xen)| LabTest {
         name: format!("lab/{stem}-{xen}"),
         about: about.to_owned(),
         script: script.to_owned(),
         config: Config { xen, ..config.clone() },
+        again: place > 0,
     };
-    Ok(lab::releases_of_script(text, &config)?.into_iter().map(test).collect())
+    Ok(lab::releases_of_script(text, &config)?.into_iter().enumerate().map(test).collect())
 }
 
 fn cargo(ws: &Workspace, progress: &Progress, what: &str, commands: &[&[&str]]) -> Result<Tally> {
@@ -237,7 +280,7 @@ fn cargo(ws: &Workspace, progress: &Progress, what: &str, commands: &[&[&str]]) 
     for said in &failures {
         progress.say(String::from_utf8_lossy(said));
     }
-    Ok(Tally::one(failures.is_empty()))
+    Ok(Tally::one(Outcome::of(failures.is_empty())))
 }
 
 /// The host's tests, with cargo's own lines; a part that does not build counts as one failure.
@@ -292,14 +335,14 @@ fn budgets(ws: &Workspace, progress: &Progress) -> Result<Tally> {
     for sentence in &sentences {
         progress.say(sentence);
     }
-    Ok(Tally::one(sentences.is_empty()))
+    Ok(Tally::one(Outcome::of(sentences.is_empty())))
 }
 
 /// A short run of a fuzz target, or the targets' own form; nothing where libFuzzer cannot be built.
-fn fuzzed(ws: &Workspace, progress: &Progress, check: &Check) -> Result<Tally> {
+fn fuzzed(ws: &Workspace, progress: &Progress, check: &Check) -> Result<Outcome> {
     if let Err(missing) = fuzz::must_have_compiler() {
         progress.say(format_args!("not run: {}: {missing:#}", check.name()));
-        return Ok(Tally { not_run: 1, ..Tally::default() });
+        return Ok(Outcome::NotRun);
     }
     let step = progress.step(check.name());
     let failure = match check {
@@ -310,7 +353,7 @@ fn fuzzed(ws: &Workspace, progress: &Progress, check: &Check) -> Result<Tally> {
     if let Some(failure) = &failure {
         progress.say(failure);
     }
-    Ok(Tally::one(failure.is_none()))
+    Ok(Outcome::of(failure.is_none()))
 }
 
 fn build_images(ws: &Workspace, progress: &Progress) -> bool {
@@ -321,22 +364,34 @@ fn build_images(ws: &Workspace, progress: &Progress) -> bool {
     result.is_ok()
 }
 
-/// Runs labs side by side, as many as there are processors: each keeps one busy.
-fn in_lab(ws: &Workspace, progress: &Progress, labs: VecDeque<LabTest>) -> Result<Tally> {
+/// Runs labs and fuzz targets side by side, as many as there are processors: each keeps one busy.
+fn all_side_by_side(
+    ws: &Workspace,
+    progress: &Progress,
+    checks: VecDeque<Check>,
+    until: Instant,
+) -> Result<Tally> {
     let processors = thread::available_parallelism().map_or(1, usize::from);
-    let side_by_side = processors.min(fitting(&labs)).min(labs.len());
-    let waiting = Mutex::new(labs);
+    let workers = processors.min(fitting(&checks)).min(checks.len());
+    let waiting = Mutex::new(checks);
     let total = Mutex::new(Tally::default());
     let worker = || -> Result<()> {
         loop {
             let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-            let Some(test) = next else { return Ok(()) };
-            let passed = one_lab(ws, progress, &test)?;
-            total.lock().unwrap_or_else(PoisonError::into_inner).add(Tally::one(passed));
+            let Some(check) = next else { return Ok(()) };
+            let outcome = match &check {
+                _ if Instant::now() >= until => out_of_time(progress, &check),
+                Check::Lab(test) => match one_lab(ws, progress, test, until)? {
+                    Outcome::NotRun => out_of_time(progress, &check),
+                    outcome => outcome,
+                },
+                _ => fuzzed(ws, progress, &check)?,
+            };
+            total.lock().unwrap_or_else(PoisonError::into_inner).add(Tally::one(outcome));
         }
     };
     thread::scope(|scope| {
-        let workers: Vec<_> = (0..side_by_side).map(|_| scope.spawn(worker)).collect();
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(worker)).collect();
         for worker in workers {
             worker.join().map_err(|_| anyhow::anyhow!("a lab's thread panicked"))??;
         }
@@ -345,11 +400,20 @@ fn in_lab(ws: &Workspace, progress: &Progress, labs: VecDeque<LabTest>) -> Resul
     Ok(total.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// How many of these labs the machine's memory holds at once; one at least, come what may.
-fn fitting(labs: &VecDeque<LabTest>) -> usize {
-    // QEMU and what it has read of its files.
+fn out_of_time(progress: &Progress, check: &Check) -> Outcome {
+    progress.say(format_args!("not run: {}: the time is over", check.name()));
+    Outcome::NotRun
+}
+
+/// How many of these the machine's memory holds at once; one at least, come what may.
+fn fitting(checks: &VecDeque<Check>) -> usize {
+    // QEMU and what it has read of its files; a fuzz target needs no more.
     const BESIDE_MIB: u64 = 256;
-    let largest = labs.iter().map(|lab| u64::from(lab.config.ram) + BESIDE_MIB).max();
+    let largest = checks.iter().map(|check| match check {
+        Check::Lab(lab) => u64::from(lab.config.ram) + BESIDE_MIB,
+        _ => BESIDE_MIB,
+    });
+    let largest = largest.max();
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let available = meminfo.lines().find_map(|line| {
         let kib = line.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB")?;
@@ -361,18 +425,22 @@ fn fitting(labs: &VecDeque<LabTest>) -> usize {
     }
 }
 
-fn one_lab(ws: &Workspace, progress: &Progress, test: &LabTest) -> Result<bool> {
+/// Runs one lab; one that had no time until its end counts as not run.
+fn one_lab(ws: &Workspace, progress: &Progress, test: &LabTest, until: Instant) -> Result<Outcome> {
     let tree: Tree = packages::unpacked(&ws.lab()?, test.config.xen, progress)?;
     let script = fs::read(&test.script)?;
     let name = test.name.trim_start_matches("lab/");
-    let lab = lab::Run { name, script: &script, config: &test.config, shell: false };
+    let lab =
+        lab::Run { name, script: &script, config: &test.config, shell: false, until: Some(until) };
     let attempt = || {
         if interrupt::wanted() {
             bail!("interrupted");
         }
         let step = progress.step(&test.name);
         let report = lab.start(ws, &tree, Echo::Nothing, progress)?;
-        step.finish(report.passed());
+        if report.ending != Ending::CutOff {
+            step.finish(report.passed());
+        }
         let failed = !report.passed();
         let log = if failed { fs::read_to_string(&report.log)? } else { String::new() };
         anyhow::Ok((report, log))
@@ -385,11 +453,13 @@ fn one_lab(ws: &Workspace, progress: &Progress, test: &LabTest) -> Result<bool> 
         ));
         (report, log) = attempt()?;
     }
-    let passed = report.passed();
-    if !passed {
+    if report.ending == Ending::CutOff {
+        return Ok(Outcome::NotRun);
+    }
+    if !report.passed() {
         progress.say(how_it_ended(ws, test, &report, &log));
     }
-    Ok(passed)
+    Ok(Outcome::of(report.passed()))
 }
 
 fn how_it_ended(ws: &Workspace, test: &LabTest, report: &Report, log: &str) -> String {
@@ -419,9 +489,9 @@ mod tests {
 
     #[test]
     fn what_could_not_run_is_said() {
-        let mut tally = Tally::one(true);
+        let mut tally = Tally::one(Outcome::Passed);
         assert_eq!(tally.words(), "1 passed, 0 failed");
-        tally.add(Tally { not_run: 2, ..Tally::one(false) });
+        tally.add(Tally { not_run: 2, ..Tally::one(Outcome::Failed) });
         assert_eq!(tally.words(), "1 passed, 1 failed, 2 not run");
     }
 
@@ -431,6 +501,20 @@ mod tests {
         assert!(!tests.is_empty(), "tests/lab has no script with a `# lab:` line");
         for test in tests {
             assert!(!test.about.is_empty(), "{} does not say what it is for", test.name);
+        }
+    }
+
+    #[test]
+    fn what_is_short_of_time_is_a_script_that_ran_on_another_release() {
+        let tests = lab_tests(&Workspace::locate().unwrap()).unwrap();
+        assert!(tests.is_sorted_by_key(|test| test.again), "{tests:?}");
+        let seconds = |test: &LabTest| test.config.timeout;
+        let (once, again): (Vec<_>, Vec<_>) = tests.iter().partition(|test| !test.again);
+        assert!(once.is_sorted_by_key(|test| seconds(test)), "{once:?}");
+        assert!(again.is_sorted_by_key(|test| u64::MAX - seconds(test)), "{again:?}");
+        let stem = |test: &LabTest| test.script.clone();
+        for test in again {
+            assert!(once.iter().any(|first| stem(first) == stem(test)), "{} alone", test.name);
         }
     }
 

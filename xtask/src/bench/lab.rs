@@ -93,7 +93,7 @@ pub(super) fn run_in_lab(
 ) -> Result<Figures> {
     let tree = packages::unpacked(&ws.lab()?, config.xen, progress)?;
     let step = progress.step(format!("on a host: {name}"));
-    let lab = lab::Run { name, script: script.as_bytes(), config, shell: false };
+    let lab = lab::Run { name, script: script.as_bytes(), config, shell: false, until: None };
     let report = lab.start(ws, &tree, Echo::Nothing, progress)?;
     step.finish(report.passed());
     if !report.passed() {
