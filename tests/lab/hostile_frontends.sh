@@ -80,7 +80,7 @@ age() {
 }
 before=$(age)
 aged() {
-    [ "$(age)" -ge $((before + 15)) ]
+    [ "$(age)" -ge $((before + 8)) ]
 }
 eventually 90 aged
 said() {
