@@ -10,7 +10,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use databack::ask::{ANSWER, ASK, Ask, ChannelName};
+use databack::ask::{ANSWER, ASK, Ask, ChannelName, Malformed};
 use embedded_io::{Read, Write};
 use xen_sys::ids::{GrantRef, Port};
 use xenstore_core::DomId;
@@ -84,7 +84,8 @@ struct Tally {
 /// The requests that stand in the store.
 pub struct Asks<I> {
     own: DomId,
-    requests: BTreeMap<ChannelName, Request<I>>,
+    /// By the names of their nodes, which need not be such as a channel can have.
+    requests: BTreeMap<String, Request<I>>,
     names: BTreeMap<I, ChannelName>,
     tallies: BTreeMap<DomId, Tally>,
     complaints: Complaints,
@@ -139,22 +140,20 @@ impl<I: Copy + Ord> Asks<I> {
             return self.look_again(store, endpoints);
         }
         let name = path.strip_prefix(ASK).and_then(|rest| rest.strip_prefix('/'));
-        // What lies deeper, or is called what no channel can be called, is nobody's request.
-        let Some(name) = name.and_then(|name| name.parse::<ChannelName>().ok()) else {
-            return Ok(());
-        };
+        // What lies deeper is nobody's request.
+        let Some(name) = name.filter(|name| !name.contains('/')) else { return Ok(()) };
         let node = format!("{ASK}/{name}");
         let owner = match store.perms(&node) {
             Ok(entries) => entries.first().map(|entry| self.who_owns_as(entry.domain)),
             Err(Failure::Answer(Error::Enoent)) => None,
             Err(failure) => return unless_answer(failure),
         };
-        if let Some(request) = self.requests.get(&name) {
+        if let Some(request) = self.requests.get(name) {
             // Who was refused may write it again, and have another answer.
             if Some(request.owner) == owner && request.granted.is_some() {
                 return Ok(());
             }
-            self.withdraw(store, endpoints, &name)?;
+            self.withdraw(store, endpoints, name)?;
         }
         match owner {
             Some(owner) => self.answer(store, endpoints, name, owner),
@@ -181,8 +180,7 @@ impl<I: Copy + Ord> Asks<I> {
             Err(failure) => return unless_answer(failure),
         };
         for name in names {
-            let is_known = |name: ChannelName| self.requests.contains_key(&name);
-            if !name.parse().is_ok_and(is_known) {
+            if !self.requests.contains_key(&name) {
                 self.heard(store, endpoints, &format!("{ASK}/{name}"))?;
             }
         }
@@ -205,11 +203,11 @@ impl<I: Copy + Ord> Asks<I> {
         let again = end == End::Left
             && self
                 .requests
-                .get(&name)
+                .get(name.as_str())
                 .is_some_and(|request| request.granted.as_ref().is_some_and(|(ask, _)| !ask.once));
-        let owner = self.withdraw(store, endpoints, &name)?;
+        let owner = self.withdraw(store, endpoints, name.as_str())?;
         match owner {
-            Some(owner) if again => self.answer(store, endpoints, name, owner),
+            Some(owner) if again => self.answer(store, endpoints, name.as_str(), owner),
             // It may have been removed in between.
             _ => store.rm(&format!("{ASK}/{name}")).or_else(unless_answer),
         }
@@ -225,32 +223,34 @@ impl<I: Copy + Ord> Asks<I> {
         &mut self,
         store: &mut Client<T>,
         endpoints: &mut E,
-        name: ChannelName,
+        name: &str,
         owner: DomId,
     ) -> Result<(), Failure<T::Error>> {
         let value = match store.read(&format!("{ASK}/{name}")) {
             Ok(value) => value,
             Err(failure) => return unless_answer(failure),
         };
-        let opened = match str::from_utf8(&value).unwrap_or_default().parse::<Ask>() {
+        let opened = match asked(name, &value) {
             Err(malformed) => Err(format!("{malformed}")),
-            Ok(_) if is_anothers(&name, owner) => Err(String::from(NOT_YOURS)),
-            Ok(ask) => {
+            Ok((channel, _)) if is_anothers(&channel, owner) => Err(String::from(NOT_YOURS)),
+            Ok((channel, ask)) => {
                 let called = name_of(store, owner)?;
                 let opened = endpoints.open(owner, called.as_deref(), &ask);
-                opened.map(|endpoint| (ask, endpoint)).map_err(|refusal| format!("{refusal}"))
+                opened
+                    .map(|endpoint| (channel, ask, endpoint))
+                    .map_err(|refusal| format!("{refusal}"))
             }
         };
         let granted = match opened {
-            Ok((ask, endpoint)) => {
-                if let Err(failure) = self.publish(store, owner, &name, &endpoint) {
+            Ok((channel, ask, endpoint)) => {
+                if let Err(failure) = self.publish(store, owner, &channel, &endpoint) {
                     let unpublished =
                         format_args!("channel {name} cannot be published: {failure:?}");
                     self.complaints.note(owner, unpublished);
                     endpoints.close(endpoint.id);
                     return unless_answer(failure);
                 }
-                self.names.insert(endpoint.id, name.clone());
+                self.names.insert(endpoint.id, channel);
                 Some((ask, endpoint.id))
             }
             Err(refusal) => {
@@ -258,14 +258,14 @@ impl<I: Copy + Ord> Asks<I> {
                 if self.tallies.get(&owner).is_some_and(|tally| tally.refusals == REFUSALS_MAX) {
                     return Ok(());
                 }
-                self.refuse(store, owner, &name, &refusal).or_else(unless_answer)?;
+                self.refuse(store, owner, name, &refusal).or_else(unless_answer)?;
                 None
             }
         };
         let tally = self.tallies.entry(owner).or_default();
         tally.answers += 1;
         tally.refusals += u32::from(granted.is_none());
-        self.requests.insert(name, Request { owner, granted });
+        self.requests.insert(name.into(), Request { owner, granted });
         Ok(())
     }
 
@@ -293,7 +293,7 @@ impl<I: Copy + Ord> Asks<I> {
         &self,
         store: &mut Client<T>,
         owner: DomId,
-        name: &ChannelName,
+        name: &str,
         refusal: &str,
     ) -> Result<(), Failure<T::Error>> {
         let readers = self.readable_by(owner);
@@ -313,7 +313,7 @@ impl<I: Copy + Ord> Asks<I> {
         &mut self,
         store: &mut Client<T>,
         endpoints: &mut E,
-        name: &ChannelName,
+        name: &str,
     ) -> Result<Option<DomId>, Failure<T::Error>> {
         let Some(request) = self.requests.remove(name) else { return Ok(None) };
         let owner = request.owner;
@@ -334,6 +334,11 @@ impl<I: Copy + Ord> Asks<I> {
         store.rm(&node).or_else(unless_answer)?;
         Ok(Some(owner))
     }
+}
+
+/// Reads what a node of that name and value asks for.
+fn asked(name: &str, value: &[u8]) -> Result<(ChannelName, Ask), Malformed> {
+    Ok((name.parse()?, str::from_utf8(value).unwrap_or_default().parse()?))
 }
 
 /// Whether a name begins with the number of another domain, as in `7-tape`: so whoever begins a name

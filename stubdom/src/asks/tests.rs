@@ -319,13 +319,27 @@ fn a_channel_ends_though_others_hid_that_its_request_did() {
 }
 
 #[test]
-fn names_that_no_channel_can_have_are_passed_over() {
+fn names_that_no_channel_can_have_are_refused() {
     let mut scene = Scene::new();
+    let longest = "n".repeat(2000);
     for name in ["much-too-long-a-name", "a@b"] {
         scene.guest.write(&node(name), b"echo").unwrap();
+        scene.hear();
+        let told = text(scene.guest.read(&leaf(GUEST, &format!("{name}/error"))).unwrap());
+        assert_eq!(told, "a channel's name is 1 to 12 letters, digits, '-' or '_'", "{name}");
+        scene.guest.rm(&node(name)).unwrap();
+        scene.hear();
     }
+    scene.guest.write(&node(&longest), b"echo").unwrap();
+    scene.guest.write(&node("a/b"), b"echo").unwrap();
+    scene.hear();
+    assert!(scene.guest.read(&leaf(GUEST, "a/error")).is_err(), "what lies deeper is no request");
+    scene.guest.rm(&node(&longest)).unwrap();
+    scene.guest.rm(&node("a")).unwrap();
     scene.hear();
     assert_eq!(scene.channels.made, 0);
+    let answers = scene.dom0.directory(leaf(GUEST, "").trim_end_matches('/'));
+    assert_eq!(answers, Err(Failure::Answer(Error::Enoent)), "nothing is left of them");
 }
 
 #[test]
