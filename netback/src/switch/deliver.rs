@@ -186,14 +186,16 @@ impl<P: Shared> Switch<P> {
         }
     }
 
-    /// What is known of a frame that waits, unless its sender has gone.
+    /// What is known of a frame that waits, and its pieces that have bytes, unless its sender has
+    /// gone. One of no bytes may name a place where no page is: it is not to be copied.
     fn taken(
         &mut self,
         from: QueueId,
         frame: FrameId,
     ) -> Option<(Frame, heapless::Vec<Piece, CHAIN_MAX>)> {
         let queue = self.queue(from)?;
-        Some((*queue.held.frame(frame), queue.held.pieces(frame).collect()))
+        let pieces = queue.held.pieces(frame).filter(|piece| piece.len > 0).collect();
+        Some((*queue.held.frame(frame), pieces))
     }
 
     /// Notes the copies of a frame and the responses that go with them. The receiver's pages are

@@ -3,10 +3,13 @@
 use core::sync::atomic::Ordering;
 
 use netback::Violation;
-use netback::port::Drop;
+use netback::port::{Config, Drop, Rings};
+use netback::switch::PAGES;
 use xen_sys::grant::Status;
+use xen_sys::page::{OwnPages, PAGE_SIZE};
 use xen_sys::ring::BadIndex;
-use xen_sys::ring::netif::{ERROR, Flags, Gso, GsoKind, OKAY, TxRequest};
+use xen_sys::ring::netif::{ERROR, Flags, Gso, GsoKind, OKAY, RxRequest, RxResponse, TxRequest};
+use xen_sys::ring::slots::Front;
 
 use crate::world::{ALL, EVERYTHING, World, frame};
 
@@ -75,13 +78,12 @@ fn whoever_breaks_a_rule_ends_alone() {
 fn indices_that_lie_end_the_interface() {
     let mut world = World::new();
     let a = world.guest();
-    let mut pages = xen_sys::page::OwnPages::zeroed(2).unwrap().split();
+    let mut pages = OwnPages::zeroed(2).unwrap().split();
     let [tx, rx] = [(); 2].map(|()| pages.next().unwrap());
     let region = xen_sys::ring::shared::Region::of(&tx);
     region.word(0).store(1000, Ordering::Relaxed);
-    let rings = netback::port::Rings { tx: tx.clone(), rx };
-    let config =
-        netback::port::Config { domain: Some(a.domain), mac: None, rate: None, takes: EVERYTHING };
+    let rings = Rings { tx: tx.clone(), rx };
+    let config = Config { domain: Some(a.domain), mac: None, rate: None, takes: EVERYTHING };
     let port = world.switch.attach(config, [rings].into_iter()).unwrap();
     world.run(&[&a]);
     let index = BadIndex { prod: 1000, cons: 0 };
@@ -133,4 +135,25 @@ fn who_takes_a_page_back_for_a_moment_puts_no_blame_on_another() {
         world.run(&[&a]);
         assert_eq!(b.receive(&world.memory).len(), 1, "the next one comes");
     }
+}
+
+#[test]
+fn a_slot_of_no_bytes_behind_a_full_page_ends_nobody_elses_interface() {
+    let mut world = World::new();
+    let mut a = world.guest();
+    // A port of our own, that receives in the last page there is: nothing is behind that.
+    let mut pages = OwnPages::zeroed(2).unwrap().split();
+    let [tx, rx] = [(); 2].map(|()| pages.next().unwrap());
+    let mut receives = Front::<_, RxRequest, RxResponse>::set_up(rx.clone());
+    let config = Config { domain: None, mac: None, rate: None, takes: EVERYTHING };
+    world.switch.attach(config, [Rings { tx, rx }].into_iter()).unwrap();
+    receives.put(&RxRequest { id: 0, pad: 0, reference: PAGES as u32 - 1 }).unwrap();
+    let _ = receives.publish();
+    let bytes = frame(ALL, a.mac, PAGE_SIZE);
+    a.send_as(&mut world.memory, &bytes, &[PAGE_SIZE], Flags::empty(), None);
+    world.run(&[&a]);
+    assert_eq!(world.violations, [], "all that there is of the frame could be copied");
+    let received = receives.take().unwrap().expect("the frame");
+    assert_eq!((received.status, received.flags), (PAGE_SIZE as i16, 0));
+    assert_eq!((a.settle(), &a.statuses[..]), (2, &[OKAY; 2][..]));
 }

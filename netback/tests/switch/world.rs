@@ -31,7 +31,13 @@ pub(crate) struct Memory {
 impl Memory {
     fn bytes(&mut self, place: Place, len: usize) -> Result<&mut [u8], Status> {
         let (bytes, at) = match place {
-            Place::Own(at) => (&mut self.own, at as usize),
+            Place::Own(at) => {
+                // As if no other pages were behind the last one, whatever is copied there.
+                if at as usize >= self.own.len() {
+                    return Err(Status::BadCopyArgument);
+                }
+                (&mut self.own, at as usize)
+            }
             Place::Foreign(at) => {
                 let name = (at.domain, at.reference.0);
                 if self.flickering.remove(&name) {
