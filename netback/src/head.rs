@@ -1,4 +1,4 @@
-//! The first bytes of a frame: what a switch looks at.
+//! The first bytes of a frame: what a switch looks at, and passes on as it saw them.
 
 use core::fmt;
 use core::str::FromStr;
@@ -55,9 +55,9 @@ impl fmt::Display for Mac {
     }
 }
 
-/// Bytes of a frame that are looked at: all up to the ports of TCP and UDP in IPv6, or behind a
-/// VLAN tag.
-pub const HEAD: usize = 64;
+/// Bytes of a frame that are copied here to be looked at: all headers of what is sent most, so that
+/// what is behind them mostly begins a piece of its own.
+pub const HEAD: usize = 128;
 
 /// The first bytes of a frame; those that it does not have are zero.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +68,10 @@ impl Head {
     #[must_use]
     pub const fn new(bytes: [u8; HEAD]) -> Self {
         Self(bytes)
+    }
+
+    pub(crate) const fn bytes(&self) -> &[u8; HEAD] {
+        &self.0
     }
 
     /// Who shall have it.

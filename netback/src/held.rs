@@ -1,10 +1,11 @@
 //! Frames of one transmit ring that were taken from it and not yet delivered.
 //!
-//! Their bytes are still in their guest's pages; what is here is where. As many slots as the ring
-//! has are enough for whatever is taken, as a slot is free for another request only when it was
-//! responded to.
+//! Their bytes are still in their guest's pages; what is here is where, and a copy of each head: a
+//! guest can change its pages after the head was judged. As many slots as the ring has are enough for
+//! whatever is taken, as a slot is free for another request only when it was responded to.
 
 use alloc::boxed::Box;
+use alloc::vec;
 use core::time::Duration;
 
 use offload::ETHERNET;
@@ -14,6 +15,7 @@ use xen_sys::ring::netif::{
 };
 use xen_sys::ring::slots::Back;
 
+use crate::head::{HEAD, Head};
 use crate::violation::Violation;
 
 /// Slots of a transmit ring of one page.
@@ -71,12 +73,19 @@ impl Piece {
     pub(crate) const fn new(reference: u32, offset: u16, len: u16) -> Self {
         Self { reference, offset, len, id: 0, next: 0 }
     }
+
+    /// What is behind its first bytes, if there is something.
+    fn behind(self, skipped: u16) -> Option<Self> {
+        let Self { offset, len, .. } = self;
+        (len > skipped).then(|| Self { offset: offset + skipped, len: len - skipped, ..self })
+    }
 }
 
 /// Those of one ring.
 pub(crate) struct Held {
     pieces: Box<[Piece; SLOTS]>,
     frames: Box<[Frame; SLOTS]>,
+    heads: Box<[[u8; HEAD]]>,
     /// The first free slot.
     free: u16,
     len: usize,
@@ -86,14 +95,16 @@ const END: u16 = u16::MAX;
 
 impl Held {
     /// How much memory it takes beside its own.
-    pub(crate) const BYTES: usize = SLOTS * (size_of::<Piece>() + size_of::<Frame>());
+    pub(crate) const BYTES: usize = SLOTS * (size_of::<Piece>() + size_of::<Frame>() + HEAD);
 
     pub(crate) fn new() -> Self {
         let mut pieces = Box::new([Piece::default(); SLOTS]);
         for (next, piece) in (1..).zip(pieces.iter_mut()) {
             piece.next = if usize::from(next) < SLOTS { next } else { END };
         }
-        Self { pieces, frames: Box::new([Frame::default(); SLOTS]), free: 0, len: 0 }
+        let frames = Box::new([Frame::default(); SLOTS]);
+        let heads = vec![[0; HEAD]; SLOTS].into_boxed_slice();
+        Self { pieces, frames, heads, free: 0, len: 0 }
     }
 
     /// How many slots are held.
@@ -107,6 +118,26 @@ impl Held {
 
     pub(crate) fn frame_mut(&mut self, id: FrameId) -> &mut Frame {
         &mut self.frames[usize::from(id.0)]
+    }
+
+    /// Keeps a frame's head.
+    pub(crate) fn keep(&mut self, id: FrameId, head: &Head) {
+        self.heads[usize::from(id.0)] = *head.bytes();
+    }
+
+    /// The head of a frame, as it was kept.
+    pub(crate) fn head(&self, id: FrameId) -> &[u8] {
+        &self.heads[usize::from(id.0)][..self.frame(id).head_len().into()]
+    }
+
+    /// What of a frame's pieces is behind its head, in order; none of them is empty.
+    pub(crate) fn behind_head(&self, id: FrameId) -> impl Iterator<Item = Piece> {
+        let mut left = self.frame(id).head_len();
+        self.pieces(id).filter_map(move |piece| {
+            let skipped = left.min(piece.len);
+            left -= skipped;
+            piece.behind(skipped)
+        })
     }
 
     /// The pieces of a frame, in order.
@@ -213,6 +244,12 @@ impl Frame {
     /// A frame that was made here.
     pub(crate) fn made(len: u16, flags: Flags) -> Self {
         Self { len, flags, ..Self::default() }
+    }
+
+    /// How many of its bytes are its head.
+    pub(crate) fn head_len(&self) -> u16 {
+        #[expect(clippy::cast_possible_truncation, reason = "small")]
+        self.len.min(HEAD as u16)
     }
 
     /// Whether it has not even an Ethernet header.

@@ -29,7 +29,7 @@ use deliver::Round;
 use gather::Fresh;
 
 /// Pages of our own that the switch needs, the first of those that the [`Copier`] has.
-pub const PAGES: usize = convert::END;
+pub const PAGES: usize = deliver::END;
 
 /// Ports at most.
 const PORTS_MAX: usize = 4096;

@@ -26,7 +26,7 @@ const OUT_PAGES: usize = 32;
 /// Where they begin.
 const OUT: usize = IN + IN_PAGES;
 
-/// The pages of our own up to here are the switch's.
+/// Where they end.
 pub(super) const END: usize = OUT + OUT_PAGES;
 
 /// The largest segment.
@@ -169,7 +169,7 @@ impl<P: Shared> Switch<P> {
         to: QueueId,
         takes: &Takes,
         about: &Frame,
-        pieces: &[Piece],
+        rest: &[Piece],
         copier: &mut impl Copier,
     ) -> Result<Next, Violation> {
         let Some(queue) = self.queue(to) else { return Ok(Next::Nothing) };
@@ -180,12 +180,16 @@ impl<P: Shared> Switch<P> {
         if !queue.receive.has(1)? {
             return Ok(Next::NoPages);
         }
-        if !self.fetch(from, about, pieces, copier) {
+        if !self.fetch(from, about, rest, copier) {
             self.forget_first(to);
             return Ok(Next::Done);
         }
         let Some(mut bench) = self.bench.take() else { return Ok(Next::Nothing) };
         copier.read(IN_AT, &mut bench.frame[..about.len.into()]);
+        if let Some(queue) = self.queue(from) {
+            let head = queue.held.head(frame);
+            bench.frame[..head.len()].copy_from_slice(head);
+        }
         let made = bench.make(about, takes, copier);
         let next = match made.map(|()| bench.need()) {
             Some(need) if need <= NEED_MAX => self.send_made(to, from, frame, &bench, need),
@@ -217,26 +221,27 @@ impl<P: Shared> Switch<P> {
             if number > 0 {
                 self.add_use(from, frame);
             }
-            self.plan(None, to, about, pieces);
+            self.plan(to, about, pieces.iter().map(|&piece| (None, piece)));
             self.deliver_planned(from, frame, to, about);
         }
         Ok(Next::Full)
     }
 
-    /// Copies a whole frame into our pages; `false` if it cannot be, which ends its sender.
+    /// Copies what is behind a frame's head into our pages, where it is behind the head; `false` if it
+    /// cannot be, which ends its sender.
     fn fetch(
         &mut self,
         from: QueueId,
         about: &Frame,
-        pieces: &[Piece],
+        rest: &[Piece],
         copier: &mut impl Copier,
     ) -> bool {
         let Some(source) = self.port(from.port).map(|port| port.config.domain) else {
             return false;
         };
         let mut copies = heapless::Vec::<Copy, { 2 * CHAIN_MAX }>::new();
-        let mut at = IN_AT;
-        for piece in pieces {
+        let mut at = IN_AT + u32::from(about.head_len());
+        for piece in rest {
             let (mut offset, mut left) = (piece.offset, piece.len);
             while left > 0 {
                 let room = PAGE - at % PAGE;

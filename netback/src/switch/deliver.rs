@@ -2,21 +2,33 @@
 
 use alloc::vec::Vec;
 use core::cmp::Reverse;
+use core::iter;
 use core::time::Duration;
 
 use xen_sys::ids::DomId;
-use xen_sys::page::Shared;
+use xen_sys::page::{PAGE_SIZE, Shared};
 use xen_sys::ring::netif::{CHAIN_MAX, DROPPED, ERROR, Flags, Gso, OKAY, RxRequest, RxResponse};
 
-use super::{Switch, Timer, find};
+use super::{Switch, Timer, convert, find};
+use crate::head::HEAD;
 use crate::held::{Frame, FrameId, Piece};
-use crate::place::{Copier, Copy, Place};
+use crate::place::{Copier, Copy, PAGE, Place};
 use crate::port::{Drop, QueueId};
 use crate::receive::{Layout, Waiting, received};
 use crate::violation::Violation;
 
 /// Copies of one call.
 const COPIES: usize = 256;
+
+/// Copies of one frame at most: its head, and what is behind that.
+const OF_FRAME: usize = CHAIN_MAX + 1;
+
+/// Pages from which the heads of frames are copied, by the number of the delivery, and where they begin.
+const HEADS_PAGES: usize = COPIES * HEAD / PAGE_SIZE;
+const HEADS: usize = convert::END;
+
+/// The pages of our own up to here are the switch's.
+pub(super) const END: usize = HEADS + HEADS_PAGES;
 
 /// For how long a frame waits for pages of its receiver. Whoever has let one wait that long is no
 /// longer waited for, until it posts a page.
@@ -53,7 +65,14 @@ impl Round {
 
     /// Whether there may be no room for another frame.
     fn is_full(&self) -> bool {
-        self.copies.len() + CHAIN_MAX > COPIES || self.deliveries.len() == COPIES
+        self.copies.len() + OF_FRAME > COPIES || self.deliveries.len() == COPIES
+    }
+
+    /// Where the head of the next delivery is to be.
+    fn next_head(&self, len: u16) -> Piece {
+        let at = self.deliveries.len() * HEAD;
+        #[expect(clippy::cast_possible_truncation, reason = "a few pages")]
+        Piece::new((HEADS + at / PAGE_SIZE) as u32, (at % PAGE_SIZE) as u16, len)
     }
 
     /// What stands for the round while it is looked at.
@@ -141,28 +160,32 @@ impl<P: Shared> Switch<P> {
         let Some(&Waiting { from, frame }) = queue.receive.waiting.front() else {
             return Ok(Next::Nothing);
         };
-        let Some((about, pieces)) = self.taken(from, frame) else {
+        let Some((about, rest)) = self.taken(from, frame) else {
             // Whoever sent it has gone.
             self.forget_first(to);
             return Ok(Next::Done);
         };
-        let need = Layout::need(&about, pieces.iter().copied());
+        let head = self.round.next_head(about.head_len());
+        let need = Layout::need(&about, iter::once(head).chain(rest.iter().copied()));
         let Some(port) = self.port(to.port) else { return Ok(Next::Nothing) };
         let takes = port.config.takes;
         if !takes.takes(&about, need) {
             if !self.round.deliveries.is_empty() {
                 return Ok(Next::Full);
             }
-            return self.send_converted(to, &takes, &about, &pieces, copier);
+            return self.send_converted(to, &takes, &about, &rest, copier);
         }
         if !port.queues[usize::from(to.number)].receive.has(need)? {
             return Ok(Next::NoPages);
         }
         self.forget_first(to);
-        let Some(source) = self.port(from.port).map(|port| port.config.domain) else {
-            return Ok(Next::Done);
-        };
-        self.plan(source, to, &about, &pieces);
+        let Some(sender) = self.port(from.port) else { return Ok(Next::Done) };
+        let source = sender.config.domain;
+        // What was judged is what is delivered, whatever its sender has written there since.
+        let bytes = sender.queues[usize::from(from.number)].held.head(frame);
+        copier.write(head.reference * PAGE + u32::from(head.offset), bytes);
+        let rest = rest.into_iter().map(|piece| (source, piece));
+        self.plan(to, &about, iter::once((None, head)).chain(rest));
         self.deliver_planned(from, frame, to, &about);
         Ok(Next::Done)
     }
@@ -186,26 +209,25 @@ impl<P: Shared> Switch<P> {
         }
     }
 
-    /// What is known of a frame that waits, and its pieces that have bytes, unless its sender has
-    /// gone. One of no bytes may name a place where no page is: it is not to be copied.
+    /// What is known of a frame that waits, and where what is behind its head is, unless its sender
+    /// has gone.
     fn taken(
         &mut self,
         from: QueueId,
         frame: FrameId,
     ) -> Option<(Frame, heapless::Vec<Piece, CHAIN_MAX>)> {
         let queue = self.queue(from)?;
-        let pieces = queue.held.pieces(frame).filter(|piece| piece.len > 0).collect();
-        Some((*queue.held.frame(frame), pieces))
+        // A slot of no bytes may name a place where no page is: it is not to be copied.
+        Some((*queue.held.frame(frame), queue.held.behind_head(frame).collect()))
     }
 
     /// Notes the copies of a frame and the responses that go with them. The receiver's pages are
-    /// there; the frame's are `source`'s, or our own.
+    /// there; each piece is in a page of that domain's, or of our own.
     pub(super) fn plan(
         &mut self,
-        source: Option<DomId>,
         to: QueueId,
         about: &Frame,
-        pieces: &[Piece],
+        pieces: impl Iterator<Item = (Option<DomId>, Piece)>,
     ) {
         let Some(receiver) = find(&mut self.entries, to.port) else { return };
         let (dest, receive) =
@@ -213,7 +235,7 @@ impl<P: Shared> Switch<P> {
         let round = &mut self.round;
         let first = round.responses.len();
         let (mut layout, mut page, mut slot) = (Layout::default(), 0, first);
-        for piece in pieces {
+        for (source, piece) in pieces {
             let (at, is_new) = layout.place(piece.len);
             if is_new {
                 let Some(request) = receive.next() else { return };

@@ -158,6 +158,7 @@ impl<P: Shared> Switch<P> {
     fn forward(&mut self, from: QueueId, frame: FrameId, head: &Head, now: Duration) {
         if let Some(queue) = self.queue(from) {
             queue.held.frame_mut(frame).network = head.network();
+            queue.held.keep(frame, head);
         }
         match self.receivers(from, frame, head, now) {
             Ok(Receivers::One(to)) => self.enqueue(from, frame, to, head),

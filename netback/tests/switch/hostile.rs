@@ -3,7 +3,7 @@
 use core::sync::atomic::Ordering;
 
 use netback::Violation;
-use netback::port::{Config, Drop, Rings};
+use netback::port::{Config, Drop, Rings, Takes};
 use netback::switch::PAGES;
 use xen_sys::grant::Status;
 use xen_sys::page::{OwnPages, PAGE_SIZE};
@@ -11,6 +11,7 @@ use xen_sys::ring::BadIndex;
 use xen_sys::ring::netif::{ERROR, Flags, Gso, GsoKind, OKAY, RxRequest, RxResponse, TxRequest};
 use xen_sys::ring::slots::Front;
 
+use crate::conversion::tcp;
 use crate::world::{ALL, EVERYTHING, World, frame};
 
 /// What a hostile guest puts into its ring, and what it is called.
@@ -156,4 +157,32 @@ fn a_slot_of_no_bytes_behind_a_full_page_ends_nobody_elses_interface() {
     let received = receives.take().unwrap().expect("the frame");
     assert_eq!((received.status, received.flags), (PAGE_SIZE as i16, 0));
     assert_eq!((a.settle(), &a.statuses[..]), (2, &[OKAY; 2][..]));
+}
+
+#[test]
+fn whoever_changes_a_frame_that_waits_sends_from_its_own_address() {
+    for takes in [EVERYTHING, Takes { blank4: false, ..EVERYTHING }] {
+        let mut world = World::new();
+        let [mut a, c] = [(); 2].map(|()| world.guest());
+        let mut b = world.guest_as(true, None, takes);
+        let blank = Flags::CSUM_BLANK;
+        for (len, cuts) in [(60, &[][..]), (1000, &[]), (1000, &[8, 500])] {
+            let mut bytes = tcp(b.mac, a.mac, len);
+            let before = a.next();
+            a.send_as(&mut world.memory, &bytes, cuts, blank, None);
+            world.run(&[&a, &b]);
+            // Its head was read, and there is no page for it yet.
+            bytes[..12].copy_from_slice(&[b.mac.0, c.mac.0].concat());
+            let starts = [0].into_iter().chain(cuts.iter().copied());
+            for (reference, start) in (before + 1..).zip(starts) {
+                world.memory.grant(a.domain, reference, &bytes[start..]);
+            }
+            b.post(&mut world.memory, 2);
+            world.run(&[&b]);
+            let received = b.receive(&world.memory);
+            assert_eq!(received.len(), 1);
+            assert_eq!(received[0].bytes[..12], [b.mac.0, a.mac.0].concat());
+            assert_eq!(received[0].bytes[54..], bytes[54..], "the rest is as it was");
+        }
+    }
 }

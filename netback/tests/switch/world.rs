@@ -124,6 +124,11 @@ impl Guest {
         self.next
     }
 
+    /// The reference of the page that was granted last.
+    pub(crate) const fn next(&self) -> u32 {
+        self.next
+    }
+
     /// Posts pages to receive in.
     pub(crate) fn post(&mut self, memory: &mut Memory, count: usize) {
         for _ in 0..count {
