@@ -87,6 +87,33 @@ fn a_frontend_that_cuts_nothing_gets_segments() {
 }
 
 #[test]
+fn what_is_made_fit_and_was_to_be_cut_is_cut() {
+    let gso = Gso { size: 1448, kind: GsoKind::Tcp4 };
+    let blank = Flags::CSUM_BLANK | Flags::DATA_VALIDATED;
+    // They would cut it themselves, but cannot have it as it is.
+    for takes in [Takes { blank4: false, ..EVERYTHING }, Takes { chains: false, ..EVERYTHING }] {
+        let mut world = World::new();
+        let mut a = world.guest();
+        let mut b = world.guest_as(true, None, takes);
+        b.post(&mut world.memory, 30);
+        for data in [3000, 20_000] {
+            let bytes = tcp(b.mac, a.mac, data);
+            let cuts: Vec<usize> =
+                [54].into_iter().chain((1..5).map(|n| n * 4096).filter(|&n| n < data)).collect();
+            a.send_as(&mut world.memory, &bytes, &cuts, blank, Some(gso));
+            world.run(&[&a, &b]);
+            let mut together = Vec::new();
+            for segment in b.receive(&world.memory) {
+                assert!(segment.bytes.len() <= 1502 && segment.gso.is_none());
+                assert!(is_right(&segment.bytes));
+                together.extend_from_slice(&segment.bytes[54..]);
+            }
+            assert_eq!(together, bytes[54..]);
+        }
+    }
+}
+
+#[test]
 fn pieces_are_gathered_for_a_frontend_that_takes_one_page() {
     let mut world = World::new();
     let mut a = world.guest();
