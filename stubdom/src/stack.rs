@@ -35,12 +35,17 @@ const TO_SEND: usize = 8192;
 /// How long to wait where only the device keeps something back: its event comes before.
 const PATIENCE: Duration = Duration::from_millis(100);
 
+/// How long no server is asked after one gave what nobody can use.
+const PAUSE: Duration = Duration::from_secs(10);
+
 /// The stack.
 pub struct Stack {
     interface: Interface,
     sockets: SocketSet<'static>,
     connections: Vec<Connection>,
     dhcp: Option<SocketHandle>,
+    /// When a server is to be asked, if none is now.
+    ask_at: Option<Duration>,
     net: Net,
 }
 
@@ -58,8 +63,8 @@ impl Stack {
                 Connection::new(sockets.add(tcp::Socket::new(buffer(TO_READ), buffer(TO_SEND))))
             })
             .collect();
-        let dhcp = (net.ipv4 == Some(Ipv4::Dhcp)).then(|| sockets.add(dhcpv4::Socket::new()));
-        let mut stack = Self { interface, sockets, connections, dhcp, net };
+        let ask_at = (net.ipv4 == Some(Ipv4::Dhcp)).then_some(now);
+        let mut stack = Self { interface, sockets, connections, dhcp: None, ask_at, net };
         stack.take_addresses(link_local(mac));
         stack
     }
@@ -79,11 +84,14 @@ impl Stack {
         mut page: impl FnMut() -> Option<Page>,
     ) -> Option<Duration> {
         let at = instant(now);
+        if self.ask_at.take_if(|ask_at| *ask_at <= now).is_some() {
+            self.dhcp = Some(self.sockets.add(dhcpv4::Socket::new()));
+        }
         let none = PollIngressSingleResult::None;
         let mut is_left =
             |_| self.interface.poll_ingress_single(at, device, &mut self.sockets) != none;
         let has_more = (0..FRAMES_A_TURN).all(&mut is_left);
-        self.heed_dhcp();
+        self.heed_dhcp(now);
         for connection in &mut self.connections {
             connection.serve(self.sockets.get_mut(connection.socket), now, &mut page);
         }
@@ -119,7 +127,7 @@ impl Stack {
         });
         let until = |one: &Connection| one.until(self.sockets.get(one.socket), now);
         let until = self.connections.iter().filter_map(until);
-        until.chain(delay.map(|delay| now + delay)).min()
+        until.chain(delay.map(|delay| now + delay)).chain(self.ask_at).min()
     }
 
     fn take_addresses(&mut self, link_local: Ipv6Addr) {
@@ -141,18 +149,22 @@ impl Stack {
     }
 
     /// Takes the address that a server gave, or gives it up.
-    fn heed_dhcp(&mut self) {
+    fn heed_dhcp(&mut self, now: Duration) {
         let Some(dhcp) = self.dhcp else { return };
         let Some(event) = self.sockets.get_mut::<dhcpv4::Socket<'_>>(dhcp).poll() else { return };
-        // Whoever is on the link can be the server: what no host can have is not taken from it.
         let config = match event {
             dhcpv4::Event::Configured(config) => Some(config),
             dhcpv4::Event::Deconfigured => None,
         };
-        let config = config.filter(|config| is_one_host(config.address.address().into()));
+        let is_refused = config.as_ref().is_some_and(|config| !is_sound(config));
+        let config = config.filter(is_sound);
         let address = config.as_ref().map(|config| config.address);
         let router = config.and_then(|config| config.router);
         let router = router.filter(|&router| is_one_host(router.into()));
+        if is_refused {
+            self.sockets.remove(dhcp);
+            (self.dhcp, self.ask_at) = (None, Some(now + PAUSE));
+        }
         match address {
             Some(address) => log::info!("address {address} by DHCP"),
             None if self.ipv4().is_some() => log::info!("no address by DHCP any more"),
@@ -182,6 +194,13 @@ pub fn hardware_address(uuid: u128) -> [u8; 6] {
     let [_, _, _, a, b, c, d, e] = (hash ^ hash >> 40).to_be_bytes();
     // Of one interface, and given by nobody who makes them.
     [0x02, a, b, c, d, e]
+}
+
+/// Whether a lease can be taken. Whoever is on the link can be the server, and give what no host can
+/// have, or from where no host can be: the stack would not outlive it when it is to be renewed there.
+fn is_sound(config: &dhcpv4::Config<'_>) -> bool {
+    let hosts = [config.address.address(), config.server.address];
+    hosts.into_iter().all(|host| is_one_host(host.into()))
 }
 
 /// The time as the stack has it.

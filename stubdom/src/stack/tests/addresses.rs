@@ -94,6 +94,16 @@ pub(super) fn arp_answer(frame: &[u8]) -> Option<Vec<u8>> {
 
 /// What a DHCP server answers to a frame, if it is for one: such a router, and such a mask.
 pub(super) fn dhcp_answer(frame: &[u8], router: Ipv4Addr, mask: Ipv4Addr) -> Option<Vec<u8>> {
+    dhcp_answer_from(SERVER, frame, router, mask)
+}
+
+/// The same from a server that says it is there.
+pub(super) fn dhcp_answer_from(
+    server: Ipv4Addr,
+    frame: &[u8],
+    router: Ipv4Addr,
+    mask: Ipv4Addr,
+) -> Option<Vec<u8>> {
     let frame = EthernetFrame::new_checked(frame).ok()?;
     let packet = Ipv4Packet::new_checked(frame.payload()).ok()?;
     let udp = UdpPacket::new_checked(packet.payload()).ok()?;
@@ -120,7 +130,7 @@ pub(super) fn dhcp_answer(frame: &[u8], router: Ipv4Addr, mask: Ipv4Addr) -> Opt
     let udp = UdpRepr { src_port: 67, dst_port: 68 };
     let len = 8 + reply.buffer_len();
     let ip = Ipv4Repr {
-        src_addr: SERVER,
+        src_addr: server,
         dst_addr: LEASED,
         next_header: IpProtocol::Udp,
         payload_len: len,
@@ -129,7 +139,7 @@ pub(super) fn dhcp_answer(frame: &[u8], router: Ipv4Addr, mask: Ipv4Addr) -> Opt
     Some(framed(STUB, EthernetProtocol::Ipv4, 20 + len, |payload| {
         let mut packet = Ipv4Packet::new_unchecked(payload);
         ip.emit(&mut packet, &Default::default());
-        let (from, to) = (IpAddress::Ipv4(SERVER), IpAddress::Ipv4(LEASED));
+        let (from, to) = (IpAddress::Ipv4(server), IpAddress::Ipv4(LEASED));
         let mut datagram = UdpPacket::new_unchecked(packet.payload_mut());
         let emit = |payload: &mut [u8]| {
             reply.emit(&mut DhcpPacket::new_unchecked(payload)).unwrap();

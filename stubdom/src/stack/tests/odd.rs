@@ -5,7 +5,7 @@ use smoltcp::wire::{
     TcpControl, TcpPacket, TcpRepr, TcpSeqNumber, UdpPacket, UdpRepr,
 };
 
-use super::addresses::{MASK, SERVER, arp_answer, dhcp_answer, framed};
+use super::addresses::{MASK, SERVER, arp_answer, dhcp_answer, dhcp_answer_from, framed};
 use super::*;
 use crate::stack::connection::TO_ASK;
 
@@ -170,6 +170,26 @@ fn no_router_that_a_server_names_is_too_odd() {
                 endure(net, router, mask);
             }
         }
+    }
+}
+
+#[test]
+fn no_server_is_at_too_odd_an_address() {
+    let net = Net { ipv4: Some(Ipv4::Dhcp), ..Net::default() };
+    for server in odd_addresses() {
+        let IpAddress::Ipv4(server) = server else { continue };
+        let mut link = Link::new(net);
+        // A lease is for ten minutes, and is to be renewed after five.
+        for _ in 0..700 {
+            link.now += Duration::from_secs(1);
+            link.stack.poll(link.now, &mut link.end, || None);
+            for sent in link.far.incoming.borrow_mut().drain(..) {
+                let answer = dhcp_answer_from(server, &sent, SERVER, MASK);
+                link.far.outgoing.borrow_mut().extend(answer.or_else(|| arp_answer(&sent)));
+            }
+        }
+        let to = IpAddress::Ipv6(link_local(STUB));
+        assert!(link.fetch(to).starts_with("HTTP/1.1 200 "), "a server at {server}");
     }
 }
 
