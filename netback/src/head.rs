@@ -3,7 +3,7 @@
 use core::fmt;
 use core::str::FromStr;
 
-use offload::{IPV4, IPV6, TCP, UDP, VLAN};
+use offload::{IPV4, IPV6, TCP, UDP};
 
 use crate::held::Network;
 
@@ -93,12 +93,11 @@ impl Head {
     }
 
     /// What it carries, and where that begins.
-    const fn carried(&self) -> (u16, usize) {
-        let tagged = self.half_word(12) == VLAN;
-        if tagged { (self.half_word(16), 18) } else { (self.half_word(12), 14) }
+    fn carried(&self) -> (u16, usize) {
+        offload::carried(&self.0).unwrap_or_default()
     }
 
-    pub(crate) const fn network(&self) -> Network {
+    pub(crate) fn network(&self) -> Network {
         match self.carried().0 {
             IPV4 => Network::V4,
             IPV6 => Network::V6,

@@ -22,6 +22,18 @@ pub const TCP: u8 = 6;
 /// The number of UDP.
 pub const UDP: u8 = 17;
 
+/// What a frame carries, and where that begins: behind a tag, or a tag within a tag, at most.
+#[must_use]
+pub fn carried(frame: &[u8]) -> Option<(u16, usize)> {
+    let mut kind = ETHERNET - 2;
+    for _ in 0..2 {
+        if half_word(frame, kind)? == VLAN {
+            kind += 4;
+        }
+    }
+    Some((half_word(frame, kind)?, kind + 2))
+}
+
 /// Where TCP's or UDP's bytes are in a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Transport {
@@ -43,16 +55,9 @@ fn half_word(bytes: &[u8], at: usize) -> Option<u16> {
 impl Transport {
     /// Finds them; `None` in a fragment, or if the headers are not what they say.
     fn find(frame: &[u8]) -> Option<Self> {
-        let mut kind = ETHERNET - 2;
-        // A tag within a tag, at most.
-        for _ in 0..2 {
-            if half_word(frame, kind)? == VLAN {
-                kind += 4;
-            }
-        }
-        let found = match half_word(frame, kind)? {
-            IPV4 => Self::in_v4(frame, kind + 2)?,
-            IPV6 => Self::in_v6(frame, kind + 2)?,
+        let found = match carried(frame)? {
+            (IPV4, at) => Self::in_v4(frame, at)?,
+            (IPV6, at) => Self::in_v6(frame, at)?,
             _ => return None,
         };
         (found.start <= found.end && found.end <= frame.len()).then_some(found)

@@ -55,6 +55,23 @@ fn a_frontend_that_takes_no_blank_checksums_gets_whole_ones() {
 }
 
 #[test]
+fn a_blank_checksum_is_filled_behind_tags() {
+    let mut world = World::new();
+    let mut a = world.guest();
+    let mut b = world.guest_as(true, None, Takes { blank4: false, ..EVERYTHING });
+    b.post(&mut world.memory, 10);
+    for tags in [&[0x81, 0, 0, 5][..], &[0x81, 0, 0, 5, 0x81, 0, 0, 6]] {
+        let mut bytes = tcp(b.mac, a.mac, 100);
+        bytes.splice(12..12, tags.iter().copied());
+        a.send_as(&mut world.memory, &bytes, &[], Flags::CSUM_BLANK, None);
+        world.run(&[&a, &b]);
+        let mut received = b.receive(&world.memory).remove(0);
+        assert_eq!(received.bytes.drain(12..12 + tags.len()).as_slice(), tags);
+        assert!(is_right(&received.bytes), "behind {} bytes of tags", tags.len());
+    }
+}
+
+#[test]
 fn a_frontend_that_cuts_nothing_gets_segments() {
     let mut world = World::new();
     let mut a = world.guest();
