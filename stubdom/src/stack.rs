@@ -28,8 +28,8 @@ pub const CONNECTIONS: usize = 8;
 
 /// Frames that are taken in a turn: then it is somebody else's.
 const FRAMES_A_TURN: usize = 64;
-/// What a connection keeps of what came and was not looked at.
-const TO_READ: usize = 1024;
+/// What a connection keeps of what came and was not looked at. Nobody has to say as much.
+const TO_READ: usize = 2 * crate::http::HEAD_MAX;
 /// What a connection keeps until it is acknowledged.
 const TO_SEND: usize = 8192;
 /// How long to wait where only the device keeps something back: its event comes before.
@@ -88,8 +88,13 @@ impl Stack {
             self.dhcp = Some(self.sockets.add(dhcpv4::Socket::new()));
         }
         let none = PollIngressSingleResult::None;
-        let mut is_left =
-            |_| self.interface.poll_ingress_single(at, device, &mut self.sockets) != none;
+        let mut is_left = |_| {
+            let taken = self.interface.poll_ingress_single(at, device, &mut self.sockets);
+            for connection in &mut self.connections {
+                connection.look(self.sockets.get_mut(connection.socket));
+            }
+            taken != none
+        };
         let has_more = (0..FRAMES_A_TURN).all(&mut is_left);
         self.heed_dhcp(now);
         for connection in &mut self.connections {

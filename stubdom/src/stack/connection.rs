@@ -5,7 +5,7 @@ use core::time::Duration;
 use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp::{Socket, State};
 
-use super::PORT;
+use super::{PORT, TO_READ};
 use crate::http::{Exchange, Page};
 
 /// How long a request may take to come, from the first packet on.
@@ -20,13 +20,17 @@ pub(super) const TO_ANSWER: Duration = Duration::from_secs(30);
 pub(super) struct Connection {
     pub(super) socket: SocketHandle,
     exchange: Exchange,
+    /// Somebody has asked for it.
+    is_used: bool,
+    /// How many bytes it has read.
+    read: usize,
     /// When it is over, if there is somebody.
     until: Option<Duration>,
 }
 
 impl Connection {
     pub(super) fn new(socket: SocketHandle) -> Self {
-        Self { socket, exchange: Exchange::default(), until: None }
+        Self { socket, exchange: Exchange::default(), is_used: false, read: 0, until: None }
     }
 
     /// When it is to be looked at, whatever comes.
@@ -44,9 +48,30 @@ impl Connection {
     /// Waits for somebody, if there is nobody.
     pub(super) fn listen(&mut self, socket: &mut Socket<'_>) {
         if !socket.is_open() {
-            (self.exchange, self.until) = (Exchange::default(), None);
+            *self = Self::new(self.socket);
             // It is closed, and the port is one.
             let _ = socket.listen(PORT);
+        }
+    }
+
+    /// Looks at what a packet has done, before there is another: smoltcp 0.14 does not outlive some that
+    /// may come then.
+    pub(super) fn look(&mut self, socket: &mut Socket<'_>) {
+        match socket.state() {
+            // Whoever asked has taken it back. The socket would measure the next one's packets by the
+            // window that it gave to this one.
+            State::Listen if self.is_used => {
+                socket.abort();
+                self.listen(socket);
+            }
+            State::Listen | State::Closed => {}
+            // Nobody has to say as much before the end, which may be behind the window.
+            State::CloseWait | State::Closing | State::LastAck | State::TimeWait
+                if self.read + socket.recv_queue() >= TO_READ =>
+            {
+                socket.abort();
+            }
+            _ => self.is_used = true,
         }
     }
 
@@ -81,6 +106,7 @@ impl Connection {
         while socket.can_recv() {
             let take = |bytes: &mut [u8]| {
                 self.exchange.receive(bytes, &mut page);
+                self.read += bytes.len();
                 (bytes.len(), ())
             };
             if socket.recv(take).is_err() {

@@ -1,8 +1,9 @@
 //! Packets and leases whose sender means no good.
 
 use smoltcp::wire::{
-    EthernetProtocol, Icmpv4Packet, Icmpv4Repr, Icmpv6Packet, Icmpv6Repr, IpProtocol, IpRepr,
-    TcpControl, TcpPacket, TcpRepr, TcpSeqNumber, UdpPacket, UdpRepr,
+    EthernetFrame, EthernetProtocol, Icmpv4Packet, Icmpv4Repr, Icmpv6Packet, Icmpv6Repr,
+    IpProtocol, IpRepr, Ipv4Packet, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber, UdpPacket,
+    UdpRepr,
 };
 
 use super::addresses::{MASK, SERVER, arp_answer, dhcp_answer, dhcp_answer_from, framed};
@@ -210,9 +211,52 @@ fn who_never_answers_the_answer_keeps_no_place() {
     }
 }
 
+/// A segment of a connection, as long as another: where it begins, what it answers, and what it says.
+fn segment(control: TcpControl, seq: i32, ack: i32, payload: &[u8]) -> Vec<u8> {
+    let seq_number = TcpSeqNumber(seq);
+    let ack_number = Some(TcpSeqNumber(ack));
+    let from = Ipv4Addr::new(10, 0, 0, 1);
+    tcp_frame(from, TcpRepr { control, seq_number, ack_number, payload, ..hello(999) })
+}
+
+#[test]
+fn whose_end_is_behind_the_window_ends_alone() {
+    let mut link = Link::new(fixed());
+    link.fetch(FOUR.into());
+    for (fill, far) in [(TO_READ, i32::MAX), (TO_READ, i32::MIN), (TO_READ - 1, i32::MAX)] {
+        link.end.incoming.borrow_mut().push_back(greeting(Ipv4Addr::new(10, 0, 0, 1), 999));
+        link.stack.poll(link.now, &mut link.end, || None);
+        let answer = link.far.incoming.borrow_mut().pop_front().expect("an answer");
+        let frame = EthernetFrame::new_checked(&answer[..]).unwrap();
+        let packet = Ipv4Packet::new_checked(frame.payload()).unwrap();
+        let ack = TcpPacket::new_checked(packet.payload()).unwrap().seq_number().0.wrapping_add(1);
+        // All that the window takes, the end behind it, and a byte from half the numbers away.
+        let text = vec![b'x'; fill];
+        let mut at = 2;
+        for part in text.chunks(1024) {
+            let end = at + i32::try_from(part.len()).unwrap();
+            let is_last = end == 2 + i32::try_from(fill).unwrap();
+            let control = if is_last { TcpControl::Fin } else { TcpControl::None };
+            link.end.incoming.borrow_mut().push_back(segment(control, at, ack, part));
+            at = end;
+        }
+        let far = segment(TcpControl::None, (at + 1).wrapping_add(far), ack, b"x");
+        link.end.incoming.borrow_mut().push_back(far);
+        link.stack.poll(link.now, &mut link.end, || None);
+        link.far.incoming.borrow_mut().clear();
+        link.pass(2 * TO_ASK);
+        assert!(link.fetch(FOUR.into()).starts_with("HTTP/1.1 200 "), "{fill} bytes");
+    }
+}
+
 /// A packet of TCP that asks for a connection.
 fn greeting(from: Ipv4Addr, src_port: u16) -> Vec<u8> {
-    let tcp = TcpRepr {
+    tcp_frame(from, hello(src_port))
+}
+
+/// What it says.
+fn hello(src_port: u16) -> TcpRepr<'static> {
+    TcpRepr {
         src_port,
         dst_port: PORT,
         control: TcpControl::Syn,
@@ -225,7 +269,10 @@ fn greeting(from: Ipv4Addr, src_port: u16) -> Vec<u8> {
         sack_ranges: [None; 3],
         timestamp: None,
         payload: &[],
-    };
+    }
+}
+
+fn tcp_frame(from: Ipv4Addr, tcp: TcpRepr<'_>) -> Vec<u8> {
     let (from, to) = (IpAddress::Ipv4(from), IpAddress::Ipv4(FOUR));
     let ip = IpRepr::new(from, to, IpProtocol::Tcp, tcp.buffer_len(), 64);
     framed(STUB, EthernetProtocol::Ipv4, ip.header_len() + tcp.buffer_len(), |payload| {
@@ -233,4 +280,29 @@ fn greeting(from: Ipv4Addr, src_port: u16) -> Vec<u8> {
         let mut packet = TcpPacket::new_unchecked(&mut payload[ip.header_len()..]);
         tcp.emit(&mut packet, &from, &to, &Default::default());
     })
+}
+
+#[test]
+fn who_begins_anew_far_from_where_it_was_is_outlived() {
+    let from = Ipv4Addr::new(10, 0, 0, 1);
+    for far in [i32::MIN, i32::MAX, -0x4000_0000, 0x4000_0000, -2000, -600, -1, 5] {
+        for near in [-700_i32, -1, 0, 1, 600, 1000, 4000, 5000] {
+            for base in [0, far] {
+                let mut link = Link::new(fixed());
+                link.fetch(FOUR.into());
+                // It asks, is answered, and takes it back; its place is free again.
+                link.end.incoming.borrow_mut().push_back(greeting(from, 999));
+                link.stack.poll(link.now, &mut link.end, || None);
+                link.end.incoming.borrow_mut().push_back(segment(TcpControl::Rst, 2, 0, b""));
+                link.stack.poll(link.now, &mut link.end, || None);
+                // It asks again, and takes it back before it is answered.
+                let again = TcpRepr { seq_number: TcpSeqNumber(far), ..hello(999) };
+                link.end.incoming.borrow_mut().push_back(tcp_frame(from, again));
+                let rst = segment(TcpControl::Rst, near.wrapping_add(base), 0, &[b'x'; 1400]);
+                link.end.incoming.borrow_mut().push_back(rst);
+                link.stack.poll(link.now, &mut link.end, || None);
+                link.far.incoming.borrow_mut().clear();
+            }
+        }
+    }
 }
