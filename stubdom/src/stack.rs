@@ -28,6 +28,8 @@ pub const CONNECTIONS: usize = 8;
 
 /// Frames that are taken in a turn: then it is somebody else's.
 const FRAMES_A_TURN: usize = 64;
+/// How often each socket may send in a turn.
+const ROUNDS_A_TURN: usize = 64;
 /// What a connection keeps of what came and was not looked at. Nobody has to say as much.
 const TO_READ: usize = 2 * crate::http::HEAD_MAX;
 /// What a connection keeps until it is acknowledged.
@@ -101,7 +103,9 @@ impl Stack {
             connection.serve(self.sockets.get_mut(connection.socket), now, &mut page);
         }
         self.make_place(now);
-        while self.interface.poll_egress(at, device, &mut self.sockets) != PollResult::None {}
+        let mut is_left =
+            |_| self.interface.poll_egress(at, device, &mut self.sockets) != PollResult::None;
+        let has_more = (0..ROUNDS_A_TURN).all(&mut is_left) || has_more;
         // What was reset could say so by now.
         for connection in &mut self.connections {
             connection.listen(self.sockets.get_mut(connection.socket));
