@@ -151,6 +151,10 @@ pub(crate) fn run(
     target: Target,
     work: &Work,
 ) -> Result<bool> {
+    if let Work::Input(input) = work {
+        // Sooner than the targets are built.
+        fs::metadata(input).with_context(|| format!("cannot read {}", input.display()))?;
+    }
     must_have_compiler()?;
     let step = progress.step("building the fuzz targets");
     let failure = failure_of(&cargo(ws, &["build"]).output()?);

@@ -79,7 +79,8 @@ pub(crate) struct Config {
 impl Config {
     /// The lab that a script asks for with a line `# lab: OPTIONS`; none if it has no such line.
     pub(crate) fn of_script(text: &str) -> Result<Option<Self>> {
-        words_of_script(text).map(Self::of_words).transpose()
+        let config = words_of_script(text).map(Self::of_words).transpose();
+        config.context("its line `# lab:`")
     }
 
     /// The lab of these options.
@@ -90,7 +91,13 @@ impl Config {
             #[command(flatten)]
             config: Config,
         }
-        Ok(Line::try_parse_from(words)?.config)
+        let line = Line::try_parse_from(words).map_err(|error| {
+            // What follows is about a command line that nobody has typed.
+            let said = error.to_string();
+            let first: Vec<_> = said.lines().take_while(|l| !l.is_empty()).map(str::trim).collect();
+            anyhow!("{}", first.join(" ").trim_start_matches("error: "))
+        })?;
+        Ok(line.config)
     }
 }
 

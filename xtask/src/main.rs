@@ -37,7 +37,7 @@ const DEMONSTRATION: &str = include_str!("../../tests/lab/demonstration.sh");
 
 /// Builds the image, runs a Xen host in QEMU, runs every test
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask", args_override_self = true)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", args_override_self = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -95,7 +95,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match run(arguments().command) {
+    match arguments().and_then(|arguments| run(arguments.command)) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -105,15 +105,17 @@ fn main() -> ExitCode {
 }
 
 /// The command line, with what a lab's script says about itself put before what the user says.
-fn arguments() -> Arguments {
+fn arguments() -> Result<Arguments> {
     let given = Arguments::parse();
-    let Command::Lab { script, .. } = &given.command else { return given };
-    let Ok(text) = fs::read_to_string(script) else { return given };
-    let Some(words) = lab::words_of_script(&text) else { return given };
+    let Command::Lab { script, .. } = &given.command else { return Ok(given) };
+    let Ok(text) = fs::read_to_string(script) else { return Ok(given) };
+    let Some(words) = lab::words_of_script(&text) else { return Ok(given) };
+    // Of both together clap could not say whose mistake it is.
+    Config::of_script(&text).with_context(|| script.display().to_string())?;
     let mut line: Vec<_> = env::args_os().take(2).collect();
     line.extend(words.map(Into::into));
     line.extend(env::args_os().skip(2));
-    Arguments::parse_from(line)
+    Ok(Arguments::parse_from(line))
 }
 
 fn run(command: Command) -> Result<ExitCode> {
