@@ -1,5 +1,5 @@
-# A host with both roles, by the configurations that the README shows: the store, a switch between two
-# guests, and a switch with a way out to dom0's bridge.
+# The configurations that the README shows make a switch between guests, and one with a way out.
+# The store is the same image, in its other role.
 # lab: --store stubdom --memory 8 --maxmem 16 --ram 2560 --timeout 1200
 # xen: 4.17 4.20
 . /lab/lib.sh

@@ -3,9 +3,15 @@
 
 use core::fmt;
 use core::time::Duration;
+use std::io::{Write as _, stdout};
 use std::time::Instant;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+/// Prints a line. Whoever has closed our output, as `head` does, wants no more of it.
+pub(crate) fn print(line: impl fmt::Display) {
+    let _ = writeln!(stdout(), "{line}");
+}
 
 /// The terminal, shared by everything that reports to it.
 #[derive(Debug, Clone, Default)]
@@ -16,7 +22,7 @@ pub(crate) struct Progress {
 impl Progress {
     /// Prints one line above whatever is moving.
     pub(crate) fn say(&self, line: impl fmt::Display) {
-        self.bars.suspend(|| println!("{line}"));
+        self.bars.suspend(|| print(line));
     }
 
     /// Starts a step whose end is not known.
@@ -35,7 +41,7 @@ impl Progress {
     fn start(&self, text: String, bar: ProgressBar) -> Step<'_> {
         let bar = self.bars.add(bar.with_message(text.clone()));
         if bar.is_hidden() {
-            println!("...   {text}");
+            print(format_args!("...   {text}"));
         }
         bar.enable_steady_tick(Duration::from_millis(120));
         Step { progress: self, text, bar, started: Instant::now() }

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::console::Echo;
 use crate::lab::{self, Config, Ending, Report};
-use crate::progress::Progress;
+use crate::progress::{Progress, print};
 use crate::tree::Tree;
 use crate::workspace::Workspace;
 use crate::{bench, fuzz, image, interrupt, packages};
@@ -124,8 +124,10 @@ impl Tally {
 
 /// Prints the names of all checks that fit and what each is for.
 pub(crate) fn list(ws: &Workspace, only: Option<&str>) -> Result<()> {
-    for check in chosen(ws, only)? {
-        println!("{:<27} {}", check.name(), check.about());
+    let checks = chosen(ws, only)?;
+    let width = checks.iter().map(|check| check.name().len()).max().unwrap_or_default();
+    for check in checks {
+        print(format_args!("{:<width$} {}", check.name(), check.about()));
     }
     Ok(())
 }
@@ -500,7 +502,8 @@ mod tests {
         let tests = lab_tests(&Workspace::locate().unwrap()).unwrap();
         assert!(!tests.is_empty(), "tests/lab has no script with a `# lab:` line");
         for test in tests {
-            assert!(!test.about.is_empty(), "{} does not say what it is for", test.name);
+            let whole = test.about.ends_with('.');
+            assert!(whole, "{} does not say in its first line what it is for", test.name);
         }
     }
 

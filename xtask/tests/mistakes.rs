@@ -46,3 +46,12 @@ fn files_that_are_not_there_are_named_before_anything_is_built() {
         assert!(said.starts_with("error: cannot read /none.sh: "), "{said}");
     }
 }
+
+#[test]
+fn who_reads_only_the_beginning_of_a_list_has_it() {
+    let mut list = xtask(&["test", "--list"]);
+    let mut list = list.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(list.stdout.take());
+    let ended = list.wait_with_output().unwrap();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+}
