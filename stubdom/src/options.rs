@@ -13,6 +13,9 @@ use heapless::Vec;
 /// The options that have a value.
 const WITH_VALUE: [&str; 7] = ["event", "events", "hypercalls", "ip", "gw", "ip6", "gw6"];
 
+/// Those of the data role alone: the store has no network.
+const OF_DATA: [&str; 4] = ["ip", "gw", "ip6", "gw6"];
+
 /// Everything the command line can say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Options {
@@ -228,7 +231,8 @@ impl fmt::Display for Malformed<'_> {
 
 impl Options {
     /// Reads a command line. Each word that is no option is given to `unknown` and ignored, as
-    /// other Xenstore servers have options that mean nothing here.
+    /// other Xenstore servers have options that mean nothing here. So is an option that is none of
+    /// the store's: its host would not start for it.
     ///
     /// # Errors
     /// [`Malformed`] when a known option has no value, one that it cannot have, or two.
@@ -259,6 +263,12 @@ impl Options {
                         .map_err(|wanted| Malformed::Value { option, value, wanted })?;
                 }
             }
+        }
+        if options.event.is_some() {
+            options.net = Net::default();
+            said.iter()
+                .filter(|option| OF_DATA.contains(option))
+                .for_each(|option| unknown(option));
         }
         options.net.check()?;
         Ok(options)

@@ -64,6 +64,13 @@ fn unknown_words_are_named_and_ignored() {
 }
 
 #[test]
+fn a_store_has_no_addresses_and_says_so() {
+    let (options, unknown) = parse("--event 3 gw=10.8.0.1 ip=10.9.0.2/24 events=2l");
+    let expected = Options { event: Some(3), events: EventAbi::TwoLevel, ..Options::default() };
+    assert_eq!((options, unknown), (Ok(expected), vec!["gw", "ip"]));
+}
+
+#[test]
 fn a_bad_value_is_named_with_what_is_wanted() {
     for (line, text) in [
         ("--event", "command line: event wants a port number, and nothing follows it"),
