@@ -33,6 +33,8 @@ use conversations::script::{self, Case, Peer, Script, Server};
 use connection::Door;
 use host::{Releases, XenHost};
 
+const USAGE: &str = "stubdom|c-RELEASE|ocaml-RELEASE [--case WORDS] FILE...";
+
 /// After so many failures the rest says nothing new.
 const ENOUGH: u32 = 25;
 
@@ -61,20 +63,24 @@ struct Wish {
 
 impl Wish {
     fn read() -> Result<Self, String> {
-        let mut words = env::args().skip(1);
+        Self::of_words(env::args().skip(1)).map_err(|why| format!("{why}\nusage: converse {USAGE}"))
+    }
+
+    fn of_words(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
         let peer = match words.next().as_deref() {
             Some("stubdom") => None,
             Some(name) => Some(name.parse()?),
-            None => return Err("converse stubdom|c-RELEASE|ocaml-RELEASE FILE...".to_owned()),
+            None => return Err("no store is named".to_owned()),
         };
         let mut wish = Self { peer, case: None, files: Vec::new() };
         while let Some(word) = words.next() {
             match word.as_str() {
-                "--case" => wish.case = words.next(),
+                "--case" => wish.case = Some(words.next().ok_or("--case wants WORDS")?),
+                _ if word.starts_with("--") => return Err(format!("{word} is no option")),
                 _ => wish.files.push(word),
             }
         }
-        Ok(wish)
+        if wish.files.is_empty() { Err("no file is named".to_owned()) } else { Ok(wish) }
     }
 }
 
@@ -202,4 +208,23 @@ fn store_domain() -> Result<u16, String> {
     let domid = connection::Toolstack::open(Door::Kernel)?.read(path)?;
     let domid = domid.ok_or("no domain says that it is the store")?;
     String::from_utf8_lossy(&domid).parse().map_err(|_| "the store's number is none".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wish_that_makes_no_sense_is_told_with_what_does() {
+        let wish = |line: &str| Wish::of_words(line.split_whitespace().map(str::to_owned));
+        assert!(wish("stubdom a.txt --case b").is_ok_and(|wish| wish.case.is_some()));
+        for (line, why) in [
+            ("", "no store is named"),
+            ("stubdom", "no file is named"),
+            ("stubdom a.txt --case", "--case wants WORDS"),
+            ("stubdom --cases b a.txt", "--cases is no option"),
+        ] {
+            assert_eq!(wish(line).err().as_deref(), Some(why), "{line:?}");
+        }
+    }
 }

@@ -39,7 +39,7 @@ fn main() -> ExitCode {
 
 fn run() -> Result<u128, String> {
     let words: Vec<_> = env::args().skip(1).collect();
-    let usage = || "rate read|write PROGRAMS COUNT".to_owned();
+    let usage = || "usage: rate read|write PROGRAMS COUNT".to_owned();
     let [op, programs, count] = words.as_slice() else { return Err(usage()) };
     let kind = match op.as_str() {
         "read" => READ,
