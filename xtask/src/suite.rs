@@ -99,19 +99,6 @@ pub(crate) fn run(
             bail!("interrupted");
         }
         let counted = match check {
-            Check::Format => cargo(ws, progress, "cargo fmt", &[&["fmt", "--all", "--check"]])?,
-            Check::Clippy => {
-                let end = ["--all-targets", "--", "-Dwarnings"];
-                let [programs, images] = PARTS.map(|part| [&["clippy"], part, &end[..]].concat());
-                cargo(ws, progress, "cargo clippy", &[&programs, &images])?
-            }
-            Check::Documentation => {
-                let [programs, images] = PARTS.map(|part| [&["doc", "--no-deps"], part].concat());
-                cargo(ws, progress, "cargo doc", &[&programs, &images])?
-            }
-            Check::Host => host(ws, progress)?,
-            Check::Budgets => budgets(ws, progress)?,
-            Check::FuzzSources => Tally::one(fuzzed(ws, progress, &check)?),
             Check::Image => {
                 built = build_images(ws, progress);
                 Tally::one(Outcome::of(built))
@@ -120,6 +107,7 @@ pub(crate) fn run(
                 side_by_side.push_back(check);
                 continue;
             }
+            check => alone(ws, progress, &check)?,
         };
         tally.add(counted);
     }
@@ -141,6 +129,26 @@ pub(crate) fn run(
     }
     progress.say(tally.words());
     Ok(tally.failed == 0)
+}
+
+/// Runs a check that has the machine for itself.
+fn alone(ws: &Workspace, progress: &Progress, check: &Check) -> Result<Tally> {
+    match check {
+        Check::Format => cargo(ws, progress, "cargo fmt", &[&["fmt", "--all", "--check"]]),
+        Check::Clippy => {
+            let end = ["--all-targets", "--", "-Dwarnings"];
+            let [programs, images] = PARTS.map(|part| [&["clippy"], part, &end[..]].concat());
+            cargo(ws, progress, "cargo clippy", &[&programs, &images])
+        }
+        Check::Documentation => {
+            let [programs, images] = PARTS.map(|part| [&["doc", "--no-deps"], part].concat());
+            cargo(ws, progress, "cargo doc", &[&programs, &images])
+        }
+        Check::Host => host(ws, progress),
+        Check::Budgets => budgets(ws, progress),
+        Check::FuzzSources | Check::Fuzz(_) => Ok(Tally::one(fuzzed(ws, progress, check)?)),
+        Check::Image | Check::Lab(_) => bail!("{} does not run alone", check.name()),
+    }
 }
 
 fn chosen(ws: &Workspace, only: Option<&str>) -> Result<Vec<Check>> {
