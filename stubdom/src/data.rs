@@ -6,10 +6,12 @@
 
 mod figures;
 mod hand;
+mod lines;
 mod network;
 mod own;
 mod requests;
 mod rules;
+mod slabs;
 mod traffic;
 
 use alloc::vec::Vec;

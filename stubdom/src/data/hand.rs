@@ -7,7 +7,7 @@ use xen_sys::grant::copy::{AddError, Batch, Ticket};
 use xen_sys::page::{OwnPages, PAGE_SIZE, Shared};
 use xen_sys::ring::shared::Region;
 
-use super::own::{Slab, Slabs};
+use super::slabs::{Slab, Slabs};
 
 /// Copies of one call of Xen's.
 const CALL: usize = 64;

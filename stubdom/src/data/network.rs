@@ -23,6 +23,7 @@ use xenstore_core::DomId as StoreDomId;
 
 use super::figures::{Rest, Shown};
 use super::hand::Hand;
+use super::lines::place;
 use super::own::{self, Accused, Fault, Named, Own, UplinkId};
 use super::traffic::Traffic;
 
@@ -240,11 +241,11 @@ impl Network {
         let id = self.switch.attach(config, rings.into_iter()).ok_or(Refusal::TooMany)?;
         for (number, line) in (0..).zip(&queues) {
             for channel in line.channels() {
-                *super::traffic::place(&mut self.by_port, channel.port().0 as usize) =
+                *place(&mut self.by_port, channel.port().0 as usize) =
                     Some(QueueId { port: id, number });
             }
         }
-        *super::traffic::place(&mut self.lines, id.index()) = Some(Lines { id, queues });
+        *place(&mut self.lines, id.index()) = Some(Lines { id, queues });
         let is_taken = |name: &str| self.names.iter().any(|(_, taken)| taken == name);
         self.names.push((id, metrics::port_name(format!("{mac}"), is_taken)));
         self.has_more = true;

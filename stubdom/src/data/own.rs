@@ -27,52 +27,13 @@ use xenstore_core::DomId as StoreDomId;
 
 use super::figures::{Rest, Shown};
 use super::network::{Ring, Switch};
+use super::slabs::{SLAB, Slab, Slabs};
 use super::traffic::Traffic;
 
 /// Pages of an uplink in one direction: seven frames of the largest.
-const UPLINK: usize = 128;
+pub(super) const UPLINK: usize = 128;
 /// Pages of the stack in one direction.
 const STACK: usize = 32;
-
-/// How many pages of one kind the switch's hand knows by adjacent numbers.
-pub(super) const SLAB: usize = 2 * UPLINK;
-
-/// Pages that the switch's hand reaches into beside its own.
-pub(super) enum Slab {
-    /// This domain's alone.
-    Own(Vec<OwnPage>),
-    /// Granted to a backend, too.
-    Lent(Rc<Granted>),
-}
-
-/// The slabs; each has its number as long as it is there.
-#[derive(Default)]
-pub(super) struct Slabs(Vec<Option<Slab>>);
-
-impl Slabs {
-    /// The slab in which a page is, by the page's number among all, and its number there.
-    pub(super) fn find(&self, page: usize) -> Option<(&Slab, usize)> {
-        Some((self.0.get(page / SLAB)?.as_ref()?, page % SLAB))
-    }
-
-    fn admit(&mut self, slab: Slab) -> usize {
-        let free = self.0.iter().position(Option::is_none).unwrap_or(self.0.len());
-        *super::traffic::place(&mut self.0, free) = Some(slab);
-        free
-    }
-
-    fn dismiss(&mut self, number: usize) {
-        if let Some(slab) = self.0.get_mut(number) {
-            *slab = None;
-        }
-    }
-
-    /// How a port of ours names a page.
-    fn reference(slab: usize, page: usize) -> u32 {
-        let number = netback::switch::PAGES + slab * SLAB + page;
-        u32::try_from(number).expect("less memory than there are numbers")
-    }
-}
 
 /// Names an uplink.
 pub(super) type UplinkId = u32;

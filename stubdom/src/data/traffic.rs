@@ -20,13 +20,14 @@ use stubdom::metrics::Figures;
 use stubdom::platform::{Platform, refuse};
 use xen_pvh_boot::{heap, idle};
 use xen_sys::clock::{self, SystemTime};
-use xen_sys::event::{Channel, Status};
+use xen_sys::event::Status;
 use xen_sys::grant::{Access, GrantError, GrantTable, Granted};
 use xen_sys::ids::{DomId, Errno, Port};
 use xen_sys::page::OwnPages;
 use xenstore_core::DomId as StoreDomId;
 
 use super::figures::Rest;
+use super::lines::{Line, Lines};
 use super::network::Network;
 
 /// What there was besides the channels' events.
@@ -303,59 +304,6 @@ const TURN_EVENTS: usize = 1024;
 
 /// How many channels' pages a domain may keep mapped though their channel is gone.
 const LINGERING_MAX: usize = 4;
-
-/// A channel's events.
-struct Line {
-    id: ChannelId,
-    channel: Channel,
-    /// It is among those with something to do.
-    is_ready: bool,
-}
-
-/// The lines of all channels, by the channel's number and by the port's, which are both dense.
-#[derive(Default)]
-struct Lines {
-    by_channel: Vec<Option<Line>>,
-    by_port: Vec<Option<ChannelId>>,
-}
-
-impl Lines {
-    fn insert(&mut self, line: Line) {
-        let (id, port) = (line.id, line.channel.port());
-        *place(&mut self.by_port, port.0 as usize) = Some(id);
-        *place(&mut self.by_channel, id.index()) = Some(line);
-    }
-
-    fn remove(&mut self, id: ChannelId) -> Option<Line> {
-        let line = self.by_channel.get_mut(id.index())?.take_if(|line| line.id == id)?;
-        *place(&mut self.by_port, line.channel.port().0 as usize) = None;
-        Some(line)
-    }
-
-    fn at(&self, port: Port) -> Option<ChannelId> {
-        *self.by_port.get(port.0 as usize)?
-    }
-
-    fn find(&mut self, id: ChannelId) -> Option<&mut Line> {
-        self.by_channel.get_mut(id.index())?.as_mut().filter(|line| line.id == id)
-    }
-
-    /// Puts a channel behind those with something to do, unless it is there.
-    fn enlist(&mut self, id: ChannelId, ready: &mut VecDeque<ChannelId>) {
-        if let Some(line) = self.find(id).filter(|line| !line.is_ready) {
-            line.is_ready = true;
-            ready.push_back(id);
-        }
-    }
-}
-
-/// An entry of a table that grows when it has to.
-pub(super) fn place<T>(table: &mut Vec<Option<T>>, index: usize) -> &mut Option<T> {
-    if table.len() <= index {
-        table.resize_with(index + 1, || None);
-    }
-    &mut table[index]
-}
 
 /// Why there is no channel.
 pub(super) enum Refusal {
