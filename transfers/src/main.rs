@@ -37,28 +37,42 @@ struct Blocks {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Takes blocks that are pushed to a name
-    Take { name: String },
+    Take {
+        /// The name, as `datafront serve` has it
+        name: String,
+    },
     /// Pushes blocks to a name
     Push {
+        /// The name, or DOMAIN/NAME with the number of the domain that shall get them
         to: Target,
         #[command(flatten)]
         blocks: Blocks,
     },
     /// Takes blocks from a domain by a vchan of its own, with nobody between; prints what the
     /// other end has to know
-    TakeDirect { domain: u16 },
+    TakeDirect {
+        /// The number of the domain that sends them
+        domain: u16,
+    },
     /// Sends blocks to a domain by the vchan that it opened
     PushDirect {
+        /// The number of the domain that takes them
         domain: u16,
+        /// The first number that `take-direct` printed there
         ring: u32,
+        /// The second
         port: u32,
         #[command(flatten)]
         blocks: Blocks,
     },
     /// Takes blocks by HTTP
-    TakeHttp { address: String },
+    TakeHttp {
+        /// Where to listen, as 0.0.0.0:80
+        address: String,
+    },
     /// Posts blocks by HTTP
     PushHttp {
+        /// Where to post, as http://10.0.0.2/
         url: String,
         #[command(flatten)]
         blocks: Blocks,
@@ -67,9 +81,13 @@ enum Command {
         keep: bool,
     },
     /// Takes blocks by TCP
-    TakeTcp { address: String },
+    TakeTcp {
+        /// Where to listen, as 0.0.0.0:81
+        address: String,
+    },
     /// Sends blocks by TCP, all over one connection
     PushTcp {
+        /// Where they are taken, as 10.0.0.2:81
         address: String,
         #[command(flatten)]
         blocks: Blocks,
