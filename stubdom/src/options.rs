@@ -81,14 +81,16 @@ impl Net {
                     "dhcp" => Some(Ipv4::Dhcp),
                     _ => Subnet::parse(value).map(Ipv4::Static),
                 };
-                self.ipv4 = Some(ipv4.ok_or("dhcp, or an address and its prefix as 10.0.0.2/24")?);
+                self.ipv4 =
+                    Some(ipv4.ok_or("dhcp, or one host's address and its prefix as 10.0.0.2/24")?);
             }
             "ip6" => {
-                let ipv6 = Subnet::parse(value).ok_or("an address and its prefix as fd00::2/64")?;
+                let ipv6 = Subnet::parse(value)
+                    .ok_or("one host's address and its prefix as fd00::2/64")?;
                 self.ipv6 = Some(ipv6);
             }
-            "gw" => self.gateway4 = Some(host(value).ok_or("an IPv4 address")?),
-            _ => self.gateway6 = Some(host(value).ok_or("an IPv6 address")?),
+            "gw" => self.gateway4 = Some(host(value).ok_or("one host's IPv4 address")?),
+            _ => self.gateway6 = Some(host(value).ok_or("one host's IPv6 address")?),
         }
         Ok(())
     }

@@ -80,11 +80,17 @@ fn a_bad_value_is_named_with_what_is_wanted() {
         ("events=3l", "command line: events wants fifo or 2l, not \"3l\""),
         (
             "ip=10.0.0.2",
-            "command line: ip wants dhcp, or an address and its prefix as 10.0.0.2/24, not \
+            "command line: ip wants dhcp, or one host's address and its prefix as 10.0.0.2/24, not \
              \"10.0.0.2\"",
         ),
-        ("gw=::1", "command line: gw wants an IPv4 address, not \"::1\""),
-        ("gw6=fe80::1/64", "command line: gw6 wants an IPv6 address, not \"fe80::1/64\""),
+        (
+            "ip6=ff02::1/64",
+            "command line: ip6 wants one host's address and its prefix as fd00::2/64, not \
+             \"ff02::1/64\"",
+        ),
+        ("gw=0.0.0.0", "command line: gw wants one host's IPv4 address, not \"0.0.0.0\""),
+        ("gw=::1", "command line: gw wants one host's IPv4 address, not \"::1\""),
+        ("gw6=fe80::1/64", "command line: gw6 wants one host's IPv6 address, not \"fe80::1/64\""),
         ("hypercalls", "command line: hypercalls wants direct or page, and nothing follows it"),
     ] {
         let error = parse(line).0.expect_err(line);
