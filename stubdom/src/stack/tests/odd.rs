@@ -249,6 +249,22 @@ fn whose_end_is_behind_the_window_ends_alone() {
     }
 }
 
+#[test]
+fn who_takes_its_greeting_back_leaves_nothing_to_be_done() {
+    let mut link = Link::new(fixed());
+    link.settle();
+    let from = Ipv4Addr::new(10, 0, 0, 99);
+    let taken_back =
+        TcpRepr { control: TcpControl::Rst, seq_number: TcpSeqNumber(2), ..hello(999) };
+    for tcp in [hello(999), taken_back] {
+        link.end.incoming.borrow_mut().push_back(tcp_frame(from, tcp));
+        link.pass(Duration::from_millis(100));
+    }
+    link.pass(TO_ASK + Duration::from_secs(1));
+    assert!(link.due.is_none_or(|due| due > link.now), "it is wanted at once, for ever");
+    assert!(link.fetch(FOUR.into()).starts_with("HTTP/1.1 200 "));
+}
+
 /// A packet of TCP that asks for a connection.
 fn greeting(from: Ipv4Addr, src_port: u16) -> Vec<u8> {
     tcp_frame(from, hello(src_port))
