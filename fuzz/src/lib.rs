@@ -18,6 +18,7 @@ pub mod seeds;
 pub mod server;
 mod steps;
 pub mod switch;
+pub mod tcpip;
 pub mod vchan;
 #[path = "../../xenstore-core/tests/store/harness/world.rs"]
 mod world;

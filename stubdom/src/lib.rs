@@ -15,9 +15,9 @@ pub mod machine;
 pub mod metrics;
 pub mod nodes;
 pub mod options;
-#[cfg(not(test))]
+#[cfg(not(any(test, fuzzing)))]
 pub mod own_store;
-#[cfg(not(test))]
+#[cfg(not(any(test, fuzzing)))]
 pub mod platform;
 pub mod publication;
 pub mod stack;

@@ -50,6 +50,8 @@ pub(crate) enum Target {
     Server,
     /// Frames, to a switch with a frontend that may write anything
     Switch,
+    /// Packets, to the stub's own TCP/IP
+    Tcpip,
     /// Words and bytes, to both ends of a data channel
     Vchan,
 }
@@ -67,7 +69,7 @@ pub(crate) enum Work {
 }
 
 impl Target {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Broker,
         Self::DatabackFrames,
         Self::Frames,
@@ -76,6 +78,7 @@ impl Target {
         Self::Rings,
         Self::Server,
         Self::Switch,
+        Self::Tcpip,
         Self::Vchan,
     ];
 
@@ -89,6 +92,7 @@ impl Target {
             Self::Rings => "rings",
             Self::Server => "server",
             Self::Switch => "switch",
+            Self::Tcpip => "tcpip",
             Self::Vchan => "vchan",
         }
     }
@@ -104,6 +108,7 @@ impl Target {
             Self::Rings => "fuzz/rings",
             Self::Server => "fuzz/server",
             Self::Switch => "fuzz/switch",
+            Self::Tcpip => "fuzz/tcpip",
             Self::Vchan => "fuzz/vchan",
         }
     }
@@ -118,6 +123,7 @@ impl Target {
             Self::Rings => "rings with a made-up peer",
             Self::Server => "made-up conversations of several domains",
             Self::Switch => "a switch with a made-up frontend",
+            Self::Tcpip => "the stub's own TCP/IP on a made-up link",
             Self::Vchan => "data channels with a made-up peer",
         }
     }
@@ -128,7 +134,7 @@ impl Target {
             Self::Frames | Self::Requests => 4096,
             Self::DatabackFrames | Self::Policy => 700,
             Self::Broker => 600,
-            Self::Rings | Self::Switch | Self::Vchan => 1500,
+            Self::Rings | Self::Switch | Self::Tcpip | Self::Vchan => 1500,
             Self::Server => 3000,
         }
     }
