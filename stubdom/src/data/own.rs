@@ -34,12 +34,16 @@ use super::traffic::Traffic;
 pub(super) const UPLINK: usize = 128;
 /// Pages of the stack in one direction.
 const STACK: usize = 32;
+/// How many pages or runs of pages one backend may still map of uplinks that ended: those of four.
+const LINGERING_MAX: usize = 4 * 3;
 
 /// Names an uplink.
 pub(super) type UplinkId = u32;
 
 struct Uplink {
     id: UplinkId,
+    /// Of its backend.
+    domain: DomId,
     patch: Patch<Granted, OwnPage>,
     port: PortId,
     line: Channel,
@@ -93,8 +97,8 @@ pub(super) struct Own {
     uplinks: Vec<Uplink>,
     made: UplinkId,
     broken: VecDeque<(UplinkId, Fault)>,
-    /// Pages that a backend still maps though its uplink is gone.
-    lingering: Vec<Granted>,
+    /// Pages that a backend, which is that domain, still maps though its uplink is gone.
+    lingering: Vec<(DomId, Granted)>,
     /// Something is to be done.
     pub(super) has_news: bool,
 }
@@ -219,6 +223,9 @@ impl Own {
         features: Features,
     ) -> Result<(UplinkId, PortId, handshake::Rings), Refusal> {
         self.retry_lingering();
+        if self.lingering.iter().filter(|(whose, _)| *whose == domain).count() >= LINGERING_MAX {
+            return Err(Refusal::Lingering);
+        }
         let grant = |pages| {
             let pages = OwnPages::zeroed(pages).ok_or(Refusal::NoMemory)?;
             grants.grant(domain, pages, Access::ReadWrite).map_err(Refusal::Grant)
@@ -248,6 +255,7 @@ impl Own {
         let (id, event) = (self.made, line.port().0);
         self.uplinks.push(Uplink {
             id,
+            domain,
             patch,
             port,
             line,
@@ -272,12 +280,12 @@ impl Own {
     /// Ends an uplink; gives its port, which is to be detached.
     pub(super) fn end(&mut self, slabs: &mut Slabs, id: UplinkId) -> Option<PortId> {
         let number = self.uplinks.iter().position(|uplink| uplink.id == id)?;
-        let Uplink { patch, port, frames, slab, .. } = self.uplinks.swap_remove(number);
+        let Uplink { domain, patch, port, frames, slab, .. } = self.uplinks.swap_remove(number);
         slabs.dismiss(slab);
         let (outer, _, _) = patch.part();
-        self.lingering.extend(outer.into_memory());
-        // Nobody else has them now.
-        self.lingering.extend(Rc::into_inner(frames));
+        // Nobody else has the frames now.
+        let all = outer.into_memory().into_iter().chain(Rc::into_inner(frames));
+        self.lingering.extend(all.map(|granted| (domain, granted)));
         self.retry_lingering();
         Some(port)
     }
@@ -285,7 +293,10 @@ impl Own {
     /// Takes pages back that a backend has unmapped by now.
     pub(super) fn retry_lingering(&mut self) {
         let lingering = core::mem::take(&mut self.lingering);
-        self.lingering.extend(lingering.into_iter().filter_map(|granted| granted.end().err()));
+        let still = lingering
+            .into_iter()
+            .filter_map(|(domain, granted)| granted.end().err().map(|mapped| (domain, mapped)));
+        self.lingering.extend(still);
     }
 }
 
@@ -324,6 +335,7 @@ pub(super) enum Refusal {
     NoMemory,
     Grant(GrantError),
     Port(Errno),
+    Lingering,
 }
 
 impl fmt::Display for Refusal {
@@ -333,6 +345,7 @@ impl fmt::Display for Refusal {
             Self::NoMemory => f.write_str("no memory for its rings and pages"),
             Self::Grant(error) => write!(f, "its pages cannot be granted: {error}"),
             Self::Port(error) => write!(f, "no event channel: {error}"),
+            Self::Lingering => f.write_str("its backend still maps the pages of earlier uplinks"),
         }
     }
 }
