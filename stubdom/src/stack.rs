@@ -15,7 +15,7 @@ use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::phy::Device;
 use smoltcp::socket::{dhcpv4, tcp};
 use smoltcp::time::Instant;
-use smoltcp::wire::{EthernetAddress, IpAddress, IpCidr};
+use smoltcp::wire::{EthernetAddress, IpAddress, IpCidr, Ipv4Cidr};
 
 use crate::http::Page;
 use crate::options::{Ipv4, Net, is_one_host};
@@ -37,7 +37,8 @@ const TO_SEND: usize = 8192;
 /// How long to wait where only the device keeps something back: its event comes before.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// How long no server is asked after one gave what nobody can use.
+/// How long no server is asked after one gave what nobody can use, and nothing is said of the address
+/// after something was.
 const PAUSE: Duration = Duration::from_secs(10);
 
 /// The stack.
@@ -48,6 +49,9 @@ pub struct Stack {
     dhcp: Option<SocketHandle>,
     /// When a server is to be asked, if none is now.
     ask_at: Option<Duration>,
+    /// What was last said of the address that a server gave, and when more may be said.
+    told: Option<Ipv4Cidr>,
+    tell_at: Duration,
     net: Net,
 }
 
@@ -66,7 +70,9 @@ impl Stack {
             })
             .collect();
         let ask_at = (net.ipv4 == Some(Ipv4::Dhcp)).then_some(now);
-        let mut stack = Self { interface, sockets, connections, dhcp: None, ask_at, net };
+        let dhcp = None;
+        let (told, tell_at) = (None, now);
+        let mut stack = Self { interface, sockets, connections, dhcp, ask_at, told, tell_at, net };
         stack.take_addresses(link_local(mac));
         stack
     }
@@ -99,6 +105,7 @@ impl Stack {
         };
         let has_more = (0..FRAMES_A_TURN).all(&mut is_left);
         self.heed_dhcp(now);
+        self.tell(now);
         for connection in &mut self.connections {
             connection.serve(self.sockets.get_mut(connection.socket), now, &mut page);
         }
@@ -174,12 +181,6 @@ impl Stack {
             self.sockets.remove(dhcp);
             (self.dhcp, self.ask_at) = (None, Some(now + PAUSE));
         }
-        match address {
-            Some(address) => log::info!("address {address} by DHCP"),
-            None if self.ipv4().is_some() => log::info!("no address by DHCP any more"),
-            // It begins without one.
-            None => {}
-        }
         self.interface.update_ip_addrs(|addresses| {
             addresses.retain(|address| !matches!(address, IpCidr::Ipv4(_)));
             addresses.extend(address.map(IpCidr::Ipv4));
@@ -189,6 +190,25 @@ impl Stack {
             Some(gateway) => drop(routes.add_default_ipv4_route(gateway)),
             None => drop(routes.remove_default_ipv4_route()),
         }
+    }
+
+    /// Says how it is with the address by DHCP, if that is something new, and not too soon again:
+    /// whoever is on the link can give one and take it back.
+    fn tell(&mut self, now: Duration) {
+        let Some(Ipv4::Dhcp) = self.net.ipv4 else { return };
+        let is_four = |cidr: &IpCidr| match *cidr {
+            IpCidr::Ipv4(cidr) => Some(cidr),
+            IpCidr::Ipv6(_) => None,
+        };
+        let address = self.interface.ip_addrs().iter().find_map(is_four);
+        if address == self.told || now < self.tell_at {
+            return;
+        }
+        match address {
+            Some(address) => log::info!("address {address} by DHCP"),
+            None => log::info!("no address by DHCP any more"),
+        }
+        (self.told, self.tell_at) = (address, now + PAUSE);
     }
 }
 

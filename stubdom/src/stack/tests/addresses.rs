@@ -94,12 +94,12 @@ pub(super) fn arp_answer(frame: &[u8]) -> Option<Vec<u8>> {
 
 /// What a DHCP server answers to a frame, if it is for one: such a router, and such a mask.
 pub(super) fn dhcp_answer(frame: &[u8], router: Ipv4Addr, mask: Ipv4Addr) -> Option<Vec<u8>> {
-    dhcp_answer_from(SERVER, frame, router, mask)
+    dhcp_answer_from((SERVER, 600), frame, router, mask)
 }
 
-/// The same from a server that says it is there.
+/// The same from a server that says it is there, for so many seconds.
 pub(super) fn dhcp_answer_from(
-    server: Ipv4Addr,
+    (server, seconds): (Ipv4Addr, u32),
     frame: &[u8],
     router: Ipv4Addr,
     mask: Ipv4Addr,
@@ -120,7 +120,7 @@ pub(super) fn dhcp_answer_from(
         router: Some(router),
         subnet_mask: Some(mask),
         server_identifier: Some(SERVER),
-        lease_duration: Some(600),
+        lease_duration: Some(seconds),
         requested_ip: None,
         client_identifier: None,
         parameter_request_list: None,
@@ -168,10 +168,38 @@ impl log::Log for Hearer {
     fn flush(&self) {}
 }
 
+/// From here on what is said is kept.
+fn hear() {
+    // Another test may have begun before.
+    let _ = log::set_logger(&Hearer);
+    log::set_max_level(log::LevelFilter::Info);
+}
+
+#[test]
+fn who_gives_addresses_and_takes_them_back_fills_no_log() {
+    hear();
+    let mut link = Link::new(Net { ipv4: Some(Ipv4::Dhcp), ..Net::default() });
+    let (mut changes, mut before) = (0, None);
+    for _ in 0..600 {
+        link.now += Duration::from_millis(100);
+        link.stack.poll(link.now, &mut link.end, || None);
+        changes += usize::from(link.stack.ipv4() != before);
+        before = link.stack.ipv4();
+        for sent in link.far.incoming.borrow_mut().drain(..) {
+            // Who has an address asks in vain for more time.
+            let answer = dhcp_answer_from((SERVER, 1), &sent, SERVER, MASK);
+            let answer = answer.filter(|_| before.is_none());
+            link.far.outgoing.borrow_mut().extend(answer.or_else(|| arp_answer(&sent)));
+        }
+    }
+    let said = HEARD.take();
+    assert!(changes > 20, "only {changes} changes in a minute");
+    assert!(said.len() <= 7, "a line every ten seconds would do: {said:?}");
+}
+
 #[test]
 fn an_address_comes_from_a_server_and_is_renewed() {
-    log::set_logger(&Hearer).expect("no other test hears the log");
-    log::set_max_level(log::LevelFilter::Info);
+    hear();
     let net = Net { ipv4: Some(Ipv4::Dhcp), ..Net::default() };
     let mut link = Link::new(net);
     let mut asked = 0;

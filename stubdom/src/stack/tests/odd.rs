@@ -185,7 +185,7 @@ fn no_server_is_at_too_odd_an_address() {
             link.now += Duration::from_secs(1);
             link.stack.poll(link.now, &mut link.end, || None);
             for sent in link.far.incoming.borrow_mut().drain(..) {
-                let answer = dhcp_answer_from(server, &sent, SERVER, MASK);
+                let answer = dhcp_answer_from((server, 600), &sent, SERVER, MASK);
                 link.far.outgoing.borrow_mut().extend(answer.or_else(|| arp_answer(&sent)));
             }
         }
