@@ -125,14 +125,23 @@ impl Held {
         self.heads[usize::from(id.0)] = *head.bytes();
     }
 
+    /// How many of a frame's bytes are its head: no more than are in one piece with its addresses, as
+    /// each piece costs a copy and what is behind the headers mostly begins another.
+    pub(crate) fn head_len(&self, id: FrameId) -> u16 {
+        let first = self.pieces[usize::from(id.0)].len;
+        let whole = if usize::from(first) < ETHERNET { self.frame(id).len } else { first };
+        #[expect(clippy::cast_possible_truncation, reason = "small")]
+        whole.min(HEAD as u16)
+    }
+
     /// The head of a frame, as it was kept.
     pub(crate) fn head(&self, id: FrameId) -> &[u8] {
-        &self.heads[usize::from(id.0)][..self.frame(id).head_len().into()]
+        &self.heads[usize::from(id.0)][..self.head_len(id).into()]
     }
 
     /// What of a frame's pieces is behind its head, in order; none of them is empty.
     pub(crate) fn behind_head(&self, id: FrameId) -> impl Iterator<Item = Piece> {
-        let mut left = self.frame(id).head_len();
+        let mut left = self.head_len(id);
         self.pieces(id).filter_map(move |piece| {
             let skipped = left.min(piece.len);
             left -= skipped;
@@ -244,12 +253,6 @@ impl Frame {
     /// A frame that was made here.
     pub(crate) fn made(len: u16, flags: Flags) -> Self {
         Self { len, flags, ..Self::default() }
-    }
-
-    /// How many of its bytes are its head.
-    pub(crate) fn head_len(&self) -> u16 {
-        #[expect(clippy::cast_possible_truncation, reason = "small")]
-        self.len.min(HEAD as u16)
     }
 
     /// Whether it has not even an Ethernet header.

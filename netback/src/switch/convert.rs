@@ -241,7 +241,8 @@ impl<P: Shared> Switch<P> {
             return false;
         };
         let mut copies = heapless::Vec::<Copy, { 2 * CHAIN_MAX }>::new();
-        let mut at = IN_AT + u32::from(about.head_len());
+        let behind: u32 = rest.iter().map(|piece| u32::from(piece.len)).sum();
+        let mut at = IN_AT + u32::from(about.len) - behind;
         for piece in rest {
             let (mut offset, mut left) = (piece.offset, piece.len);
             while left > 0 {

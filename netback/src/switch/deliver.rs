@@ -160,12 +160,12 @@ impl<P: Shared> Switch<P> {
         let Some(&Waiting { from, frame }) = queue.receive.waiting.front() else {
             return Ok(Next::Nothing);
         };
-        let Some((about, rest)) = self.taken(from, frame) else {
+        let Some((about, head, rest)) = self.taken(from, frame) else {
             // Whoever sent it has gone.
             self.forget_first(to);
             return Ok(Next::Done);
         };
-        let head = self.round.next_head(about.head_len());
+        let head = self.round.next_head(head);
         let need = Layout::need(&about, iter::once(head).chain(rest.iter().copied()));
         let Some(port) = self.port(to.port) else { return Ok(Next::Nothing) };
         let takes = port.config.takes;
@@ -209,16 +209,16 @@ impl<P: Shared> Switch<P> {
         }
     }
 
-    /// What is known of a frame that waits, and where what is behind its head is, unless its sender
-    /// has gone.
+    /// What is known of a frame that waits, how long its head is, and where what is behind that is,
+    /// unless its sender has gone.
     fn taken(
         &mut self,
         from: QueueId,
         frame: FrameId,
-    ) -> Option<(Frame, heapless::Vec<Piece, CHAIN_MAX>)> {
-        let queue = self.queue(from)?;
+    ) -> Option<(Frame, u16, heapless::Vec<Piece, CHAIN_MAX>)> {
+        let held = &self.queue(from)?.held;
         // A slot of no bytes may name a place where no page is: it is not to be copied.
-        Some((*queue.held.frame(frame), queue.held.behind_head(frame).collect()))
+        Some((*held.frame(frame), held.head_len(frame), held.behind_head(frame).collect()))
     }
 
     /// Notes the copies of a frame and the responses that go with them. The receiver's pages are
@@ -326,7 +326,7 @@ impl<P: Shared> Switch<P> {
         let Some(queue) = self.queue(id) else { return };
         queue.is_watched = false;
         let Some(&Waiting { from, frame }) = queue.receive.waiting.front() else { return };
-        let since = self.taken(from, frame).map_or(Duration::ZERO, |(about, _)| about.since);
+        let since = self.taken(from, frame).map_or(Duration::ZERO, |(about, ..)| about.since);
         if now.saturating_sub(since) < PATIENCE {
             self.watch(id, since);
             return;
