@@ -55,11 +55,14 @@ impl fmt::Display for Mac {
     }
 }
 
-/// Bytes of a frame that are copied here to be looked at: all headers of what is sent most, so that
-/// what is behind them mostly begins a piece of its own.
+/// Bytes of a frame that are copied here at most, to be looked at: all headers of what is sent most.
 pub const HEAD: usize = 128;
 
-/// The first bytes of a frame; those that it does not have are zero.
+/// A first piece of so many bytes (Ethernet, IPv4 and TCP) is taken to have all headers: what is behind
+/// it is not copied here.
+pub(crate) const HEADERS: u16 = 14 + 20 + 20;
+
+/// The first bytes of a frame; those that are not copied, or that it does not have, are zero.
 #[derive(Clone, Copy, Debug)]
 pub struct Head([u8; HEAD]);
 

@@ -15,7 +15,7 @@ use xen_sys::ring::netif::{
 };
 use xen_sys::ring::slots::Back;
 
-use crate::head::{HEAD, Head};
+use crate::head::{HEAD, HEADERS, Head};
 use crate::violation::Violation;
 
 /// Slots of a transmit ring of one page.
@@ -125,11 +125,11 @@ impl Held {
         self.heads[usize::from(id.0)] = *head.bytes();
     }
 
-    /// How many of a frame's bytes are its head: no more than are in one piece with its addresses, as
-    /// each piece costs a copy and what is behind the headers mostly begins another.
+    /// How many of a frame's bytes are its head: no more than are in its first piece, if that can have
+    /// the headers, as each piece costs two copies.
     pub(crate) fn head_len(&self, id: FrameId) -> u16 {
         let first = self.pieces[usize::from(id.0)].len;
-        let whole = if usize::from(first) < ETHERNET { self.frame(id).len } else { first };
+        let whole = if first < HEADERS { self.frame(id).len } else { first };
         #[expect(clippy::cast_possible_truncation, reason = "small")]
         whole.min(HEAD as u16)
     }

@@ -134,7 +134,8 @@ impl<P: Shared> Switch<P> {
     fn fetch_head(&mut self, from: QueueId, frame: FrameId) {
         let Some(port) = find(&mut self.entries, from.port) else { return };
         let held = &port.queues[usize::from(from.number)].held;
-        let wanted = if held.frame(frame).is_too_short() { 0 } else { HEAD };
+        let is_too_short = held.frame(frame).is_too_short();
+        let wanted = if is_too_short { 0 } else { held.head_len(frame).into() };
         let (mut head, at) = (0, head_at(self.fresh.frames.len()));
         for piece in held.pieces(frame) {
             let len = usize::from(piece.len).min(wanted - head);
