@@ -1,5 +1,6 @@
 # A guest that misuses its network interface loses it, with the reason, and others lose nothing.
 # lab: --store stubdom --memory 8 --maxmem 16 --ram 2560 --timeout 1500
+# xen: 4.17 4.20
 . /lab/lib.sh
 
 # What is hostile never rests; dom0, which only asks, need not wait for it.

@@ -1,5 +1,6 @@
 # Stock Linux guests on the switch: they come, talk, go and come back, and dom0 carries no frame.
 # lab: --store stubdom --memory 8 --maxmem 16 --ram 2560 --timeout 2400
+# xen: 4.17 4.20
 . /lab/lib.sh
 
 expect "xl create stubdom" xl create -q /etc/xen/stubdom.cfg
