@@ -3,22 +3,25 @@
 //! Nothing that comes makes the stack panic, keeps it from resting, or keeps it busy while nothing
 //! comes. When all is over, one whose address is its own answers an honest client.
 
-use core::net::{Ipv4Addr, Ipv6Addr};
+mod frames;
+mod hosts;
+mod wire;
+
+use core::net::Ipv4Addr;
 use core::time::Duration;
-use std::collections::VecDeque;
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
-use smoltcp::phy::{self, Checksum, Device, DeviceCapabilities, Medium};
-use smoltcp::time::Instant;
 use smoltcp::wire::{
-    ArpOperation, ArpPacket, ArpRepr, DhcpMessageType, DhcpPacket, DhcpRepr, EthernetAddress,
-    EthernetFrame, EthernetProtocol, EthernetRepr, IpAddress, IpProtocol, IpRepr, Ipv4Packet,
-    Ipv6Packet, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber, UdpPacket,
+    ArpOperation, DhcpMessageType, DhcpPacket, DhcpRepr, EthernetProtocol, IpProtocol, TcpControl,
+    TcpPacket, TcpRepr, TcpSeqNumber, UdpPacket,
 };
-
 use stubdom::http::Page;
 use stubdom::options::{Ipv4, Net, Subnet};
 use stubdom::stack::{PORT, Stack};
+
+use frames::{Seen, arp, framed, is_arp_answer, packet, question_of, segment_of};
+use hosts::{CLIENT, HONEST, OWN, STUB, four, pair, six, station};
+use wire::Wire;
 
 /// One run.
 #[derive(Arbitrary, Debug)]
@@ -85,60 +88,6 @@ struct Lease {
     is_for_another: bool,
 }
 
-const STUB: EthernetAddress = EthernetAddress([0x02, 0, 0, 0, 0, 2]);
-const CLIENT: EthernetAddress = EthernetAddress([0x02, 0, 0, 0, 0, 1]);
-const OWN: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
-const HONEST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
-
-fn four(number: u8) -> Ipv4Addr {
-    match number % 12 {
-        0 => HONEST,
-        1 => OWN,
-        2 => Ipv4Addr::new(10, 0, 0, 255),
-        3 => Ipv4Addr::UNSPECIFIED,
-        4 => Ipv4Addr::BROADCAST,
-        5 => Ipv4Addr::LOCALHOST,
-        6 => Ipv4Addr::new(224, 0, 0, 1),
-        7 => Ipv4Addr::new(240, 0, 0, 1),
-        8 => Ipv4Addr::new(192, 168, 7, 1),
-        9 => Ipv4Addr::new(10, 0, 0, 0),
-        10 => Ipv4Addr::new(0, 0, 0, 1),
-        _ => Ipv4Addr::new(10, 0, 0, number),
-    }
-}
-
-fn six(number: u8) -> Ipv6Addr {
-    match number % 12 {
-        0 => Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0xff, 0xfe00, 1),
-        1 => Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0xff, 0xfe00, 2),
-        2 => Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1),
-        3 => Ipv6Addr::UNSPECIFIED,
-        4 => Ipv6Addr::LOCALHOST,
-        5 => Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00, 2),
-        6 => Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1),
-        7 => Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2),
-        8 => Ipv6Addr::new(0xff0e, 0, 0, 0, 0, 0, 0, 1),
-        9 => HONEST.to_ipv6_mapped(),
-        10 => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1),
-        _ => Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, number.into()),
-    }
-}
-
-fn station(number: u8) -> EthernetAddress {
-    match number % 5 {
-        0 => CLIENT,
-        1 => STUB,
-        2 => EthernetAddress::BROADCAST,
-        3 => EthernetAddress([0x33, 0x33, 0, 0, 0, 1]),
-        _ => EthernetAddress([2, 0, 0, 0, 1, number]),
-    }
-}
-
-/// Two addresses of one family.
-fn pair(is_six: bool, from: u8, to: u8) -> (IpAddress, IpAddress) {
-    if is_six { (six(from).into(), six(to).into()) } else { (four(from).into(), four(to).into()) }
-}
-
 /// Runs the steps, and panics where the stack breaks a promise.
 pub fn run(input: &Input) {
     let mut link = Link::new(input.dhcp);
@@ -167,14 +116,6 @@ pub fn run(input: &Input) {
     }
 }
 
-/// What the stack has to say to a client of its page.
-#[derive(Clone, Copy, Default)]
-struct Seen {
-    /// What it sends next, and what it awaits.
-    next: TcpSeqNumber,
-    awaits: TcpSeqNumber,
-}
-
 /// A stack on a link.
 struct Link {
     stack: Stack,
@@ -184,7 +125,7 @@ struct Link {
     seen: [Seen; 4],
     /// By what number it asked for an address.
     asked: u32,
-    last: VecDeque<Vec<u8>>,
+    last: Vec<Vec<u8>>,
 }
 
 impl Link {
@@ -206,7 +147,7 @@ impl Link {
             due: None,
             seen: Default::default(),
             asked: 0,
-            last: VecDeque::new(),
+            last: Vec::new(),
         }
     }
 
@@ -220,7 +161,7 @@ impl Link {
             assert!(sent.len() <= 1000, "{} frames are sent in a turn", sent.len());
             for frame in sent {
                 self.note(&frame);
-                self.last.push_back(frame);
+                self.last.push(frame);
             }
             if self.due.is_none_or(|due| due > self.now) {
                 assert!(self.wire.incoming.is_empty(), "it rests, and has not seen all frames");
@@ -395,130 +336,4 @@ fn moved(number: TcpSeqNumber, by: Distance) -> TcpSeqNumber {
         Distance::Far(by) => by,
     };
     TcpSeqNumber(number.0.wrapping_add(by))
-}
-
-fn framed(protocol: EthernetProtocol, bytes: &[u8]) -> Vec<u8> {
-    let ethernet = EthernetRepr { src_addr: CLIENT, dst_addr: STUB, ethertype: protocol };
-    let mut frame = vec![0; EthernetFrame::<&[u8]>::header_len()];
-    ethernet.emit(&mut EthernetFrame::new_unchecked(&mut frame[..]));
-    frame.extend(bytes);
-    frame
-}
-
-fn arp(operation: ArpOperation, mac: EthernetAddress, from: Ipv4Addr, to: Ipv4Addr) -> Vec<u8> {
-    let repr = ArpRepr::EthernetIpv4 {
-        operation,
-        source_hardware_addr: mac,
-        source_protocol_addr: from,
-        target_hardware_addr: STUB,
-        target_protocol_addr: to,
-    };
-    let mut bytes = vec![0; repr.buffer_len()];
-    repr.emit(&mut ArpPacket::new_unchecked(&mut bytes[..]));
-    framed(EthernetProtocol::Arp, &bytes)
-}
-
-fn packet(from: IpAddress, to: IpAddress, protocol: IpProtocol, bytes: &[u8]) -> Vec<u8> {
-    let ip = IpRepr::new(from, to, protocol, bytes.len(), 64);
-    let mut packet = vec![0; ip.header_len()];
-    ip.emit(&mut packet[..], &Default::default());
-    packet.extend(bytes);
-    let ethernet = match from {
-        IpAddress::Ipv4(_) => EthernetProtocol::Ipv4,
-        IpAddress::Ipv6(_) => EthernetProtocol::Ipv6,
-    };
-    framed(ethernet, &packet)
-}
-
-/// The payload of a packet of the stack's, if it is of that protocol.
-fn payload_of(frame: &[u8], wanted: IpProtocol) -> Option<&[u8]> {
-    let frame = EthernetFrame::new_checked(frame).ok()?;
-    let (protocol, payload) = match frame.ethertype() {
-        EthernetProtocol::Ipv4 => {
-            let packet = Ipv4Packet::new_checked(frame.payload()).ok()?;
-            (packet.next_header(), packet.payload())
-        }
-        EthernetProtocol::Ipv6 => {
-            let packet = Ipv6Packet::new_checked(frame.payload()).ok()?;
-            (packet.next_header(), packet.payload())
-        }
-        _ => return None,
-    };
-    (protocol == wanted).then_some(payload)
-}
-
-/// To which port a segment goes, and where the stack is after it.
-fn segment_of(frame: &[u8]) -> Option<(u16, Seen)> {
-    let tcp = TcpPacket::new_checked(payload_of(frame, IpProtocol::Tcp)?).ok()?;
-    let next = tcp.seq_number() + tcp.segment_len();
-    Some((tcp.dst_port(), Seen { next, awaits: tcp.ack_number() }))
-}
-
-/// The number of a question for an address.
-fn question_of(frame: &[u8]) -> Option<u32> {
-    let udp = UdpPacket::new_checked(payload_of(frame, IpProtocol::Udp)?).ok()?;
-    if udp.dst_port() != 67 {
-        return None;
-    }
-    Some(DhcpPacket::new_checked(udp.payload()).ok()?.transaction_id())
-}
-
-fn is_arp_answer(frame: &[u8]) -> bool {
-    let Ok(frame) = EthernetFrame::new_checked(frame) else { return false };
-    frame.ethertype() == EthernetProtocol::Arp
-        && ArpPacket::new_checked(frame.payload())
-            .is_ok_and(|packet| packet.operation() == ArpOperation::Reply)
-}
-
-/// A wire that believes every checksum: who sends can make them right.
-#[derive(Default)]
-struct Wire {
-    incoming: VecDeque<Vec<u8>>,
-    outgoing: Vec<Vec<u8>>,
-}
-
-struct Incoming(Vec<u8>);
-
-struct Outgoing<'a>(&'a mut Vec<Vec<u8>>);
-
-impl phy::RxToken for Incoming {
-    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
-        f(&self.0)
-    }
-}
-
-impl phy::TxToken for Outgoing<'_> {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
-        let mut frame = vec![0; len];
-        let result = f(&mut frame);
-        self.0.push(frame);
-        result
-    }
-}
-
-impl Device for Wire {
-    type RxToken<'a> = Incoming;
-    type TxToken<'a> = Outgoing<'a>;
-
-    fn receive(&mut self, _: Instant) -> Option<(Incoming, Outgoing<'_>)> {
-        let frame = self.incoming.pop_front()?;
-        Some((Incoming(frame), Outgoing(&mut self.outgoing)))
-    }
-
-    fn transmit(&mut self, _: Instant) -> Option<Outgoing<'_>> {
-        Some(Outgoing(&mut self.outgoing))
-    }
-
-    fn capabilities(&self) -> DeviceCapabilities {
-        let mut capabilities = DeviceCapabilities::default();
-        capabilities.medium = Medium::Ethernet;
-        capabilities.max_transmission_unit = 1514;
-        let checksum = &mut capabilities.checksum;
-        checksum.ipv4 = Checksum::Tx;
-        checksum.udp = Checksum::Tx;
-        checksum.tcp = Checksum::Tx;
-        checksum.icmpv4 = Checksum::Tx;
-        checksum.icmpv6 = Checksum::Tx;
-        capabilities
-    }
 }

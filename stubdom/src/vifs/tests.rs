@@ -104,6 +104,13 @@ impl Scene {
         self.hear();
     }
 
+    /// As the toolstack does it.
+    fn detach(&mut self) {
+        self.dom0.write(&format!("{BACK}/online"), b"0").unwrap();
+        self.dom0.write(&format!("{BACK}/state"), b"5").unwrap();
+        self.hear();
+    }
+
     /// Does what Linux does when it finds a backend that waits.
     fn come(&mut self) {
         for (leaf, value) in [
@@ -224,9 +231,7 @@ fn a_detached_interface_leaves_nothing() {
     let mut scene = Scene::new();
     scene.create();
     scene.come();
-    scene.dom0.write(&format!("{BACK}/online"), b"0").unwrap();
-    scene.dom0.write(&format!("{BACK}/state"), b"5").unwrap();
-    scene.hear();
+    scene.detach();
     assert_eq!((scene.state(), scene.connected()), (is("6"), 0), "the toolstack waits for this");
     assert_eq!(scene.remove_left(10), Some(SystemTime(1_010)));
     scene.guest_is(6);
@@ -245,9 +250,7 @@ fn the_next_interface_of_a_number_is_not_removed_for_the_last() {
     let mut scene = Scene::new();
     scene.create();
     scene.come();
-    scene.dom0.write(&format!("{BACK}/online"), b"0").unwrap();
-    scene.dom0.write(&format!("{BACK}/state"), b"5").unwrap();
-    scene.hear();
+    scene.detach();
     scene.remove_left(0);
     // A toolstack that does not wait.
     scene.dom0.rm(BACK).unwrap();
